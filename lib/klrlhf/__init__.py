@@ -1,0 +1,26 @@
+"""klrlhf: the companion library of the book on the theory of RLHF.
+
+Floors, each importing only from below: ``numerics``, ``policies``, ``values``, ``bandit``;
+``preferences``, ``estimation``, ``confidence``; ``results`` (checked statements), ``explore``
+(explorers) and ``plotting``, which need the extras.
+"""
+
+from . import bandit, confidence, estimation, numerics, policies, preferences, values
+from .bandit import *  # noqa: F403
+from .confidence import *  # noqa: F403
+from .estimation import *  # noqa: F403
+from .numerics import *  # noqa: F403
+from .policies import *  # noqa: F403
+from .preferences import *  # noqa: F403
+from .values import *  # noqa: F403
+
+__version__ = "0.1.0"
+__all__ = [
+    *numerics.__all__,
+    *policies.__all__,
+    *values.__all__,
+    *bandit.__all__,
+    *preferences.__all__,
+    *estimation.__all__,
+    *confidence.__all__,
+]
