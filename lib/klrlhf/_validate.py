@@ -11,13 +11,18 @@ from __future__ import annotations
 import numpy as np
 
 POLICY_TOLERANCE = 1e-9
+# Rewards, features, parameters, beta ... beyond these sizes are refused: products and squares of
+# numbers within them can neither overflow nor vanish.
+LARGEST = 1e50
+SMALLEST = 1e-50
+MOST_COMPARISONS = 10**15
 
 
 def _where(index: tuple[int, ...], names: tuple[str, ...]) -> str:
     """Name an offending entry: ``replicate (3,), context 2, action 0``."""
     tail = index[len(index) - len(names):] if names else ()
     head = tuple(int(i) for i in index[: len(index) - len(names)])
-    words = [f"{name} {int(i)}" for name, i in zip(names, tail)]
+    words = [f"{name} {int(i)}" for name, i in zip(names, tail, strict=True)]
     if head:
         words.insert(0, f"replicate {head[0] if len(head) == 1 else head}")
     return ", ".join(words) if words else "the value"
@@ -29,54 +34,80 @@ def _first(bad: np.ndarray) -> tuple[int, ...]:
 
 def as_float(values, name: str) -> np.ndarray:
     """A float array; strings, ragged lists and complex numbers are refused."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise ValueError(f"{name} must be an array of real numbers: it has masked entries")
     try:
         array = np.asarray(values)
-        if array.dtype.kind not in "biuf":
-            array = np.asarray(values, dtype=float) if array.dtype.kind == "O" else None
-            if array is None:
+        if array.dtype.kind == "O":
+            # Fractions and whole numbers beyond 64 bits become floats; text that reads like a
+            # number does not.
+            if any(isinstance(entry, (str, bytes)) for entry in array.flat):
                 raise TypeError
-        return array.astype(float, copy=False)
-    except (TypeError, ValueError) as error:
+        elif array.dtype.kind not in "biuf":
+            raise TypeError
+        with np.errstate(over="ignore"):
+            return array.astype(float, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be an array of real numbers") from error
 
 
-def finite(values, name: str, axes: tuple[str, ...] = ()) -> np.ndarray:
-    """A float array without NaN or infinity."""
+def finite(
+    values, name: str, axes: tuple[str, ...] = (), *, largest: float = LARGEST
+) -> np.ndarray:
+    """A float array without NaN or infinity, and of size at most ``largest``."""
     array = as_float(values, name)
     if array.ndim < len(axes):
         raise ValueError(
-            f"{name} must have at least {len(axes)} axes ({', '.join(axes)}): got shape {array.shape}"
+            f"{name} must have at least {len(axes)} axes ({', '.join(axes)}): "
+            f"got shape {array.shape}"
         )
-    for axis, axis_name in zip(array.shape[array.ndim - len(axes):], axes):
+    for axis, axis_name in zip(array.shape[array.ndim - len(axes):], axes, strict=True):
         if axis == 0:
             raise ValueError(f"{name} must not be empty: it has no {axis_name}")
-    bad = ~np.isfinite(array)
+    # NaN compares false, so one pass finds all three kinds of bad entry.
+    bad = ~(np.abs(array) <= min(largest, np.finfo(float).max))
     if bad.any():
         index = _first(bad)
-        raise ValueError(f"{name} must be finite: {_where(index, axes)} has {array[index]}")
+        rule = f"at most {largest:g} in size" if np.isfinite(array[index]) else "finite"
+        raise ValueError(f"{name} must be {rule}: {_where(index, axes)} has {array[index]}")
     return array
 
 
-def positive(values, name: str) -> np.ndarray:
-    """A finite array of numbers > 0."""
+def _refuse(name: str, rule: str, array: np.ndarray, bad: np.ndarray) -> None:
+    """Raise if any entry of an array of numbers (replicates only) is bad."""
+    if bad.any():
+        index = _first(bad)
+        entry = f"{_where(index, ())} has {array[index]}" if array.ndim else f"got {array}"
+        raise ValueError(f"{name} must be {rule}: {entry}")
+
+
+def positive(values, name: str, *, smallest: float = SMALLEST) -> np.ndarray:
+    """An array of numbers > 0, neither huge nor vanishing."""
     array = finite(values, name)
-    bad = array <= 0
-    if bad.any():
-        index = _first(bad)
-        raise ValueError(f"{name} must be positive: {_where(index, ())} has {array[index]}"
-                         if array.ndim else f"{name} must be positive: got {array}")
+    _refuse(name, "positive", array, array <= 0)
+    _refuse(name, f"at least {smallest:g}", array, array < smallest)
     return array
 
 
-def nonnegative(values, name: str) -> np.ndarray:
-    """A finite array of numbers >= 0."""
-    array = finite(values, name)
-    bad = array < 0
-    if bad.any():
-        index = _first(bad)
-        raise ValueError(f"{name} must be nonnegative: {_where(index, ())} has {array[index]}"
-                         if array.ndim else f"{name} must be nonnegative: got {array}")
+def nonnegative(values, name: str, *, largest: float = LARGEST) -> np.ndarray:
+    """An array of numbers >= 0."""
+    array = finite(values, name, largest=largest)
+    _refuse(name, "nonnegative", array, array < 0)
     return array
+
+
+def ridge(values, name: str = "reg") -> np.ndarray:
+    """An array of numbers that are 0 or positive, the latter not vanishing."""
+    array = nonnegative(values, name)
+    _refuse(name, f"0 or at least {SMALLEST:g}", array, (array > 0) & (array < SMALLEST))
+    return array
+
+
+def number(array: np.ndarray, name: str) -> float:
+    """The value of an array that must hold one number."""
+    if array.ndim:
+        raise ValueError(f"{name} must be a single number: got shape {array.shape}")
+    return float(array)
 
 
 def probability_level(delta, name: str = "delta") -> np.ndarray:
@@ -89,14 +120,24 @@ def probability_level(delta, name: str = "delta") -> np.ndarray:
     return array
 
 
-def count(n, name: str = "n") -> int:
-    """A whole number >= 0."""
-    array = finite(n, name)
+def count(n, name: str = "n", *, largest: int = MOST_COMPARISONS) -> int:
+    """A whole number from 0 to ``largest``."""
+    array = finite(n, name, largest=np.inf)
     if array.ndim or array != np.floor(array):
         raise ValueError(f"{name} must be a whole number: got {n}")
     if array < 0:
         raise ValueError(f"{name} must be nonnegative: got {n}")
+    if array > largest:
+        raise ValueError(f"{name} must be at most {largest:g}: got {n}")
     return int(n)
+
+
+def size(n, name: str, least: int = 1) -> int:
+    """A number of contexts, actions or features."""
+    whole = count(n, name, largest=10**9)
+    if whole < least:
+        raise ValueError(f"{name} must be at least {least}: got {whole}")
+    return whole
 
 
 def distribution(

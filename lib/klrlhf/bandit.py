@@ -56,24 +56,34 @@ class Bandit:
         d0, pi0 = check.prompts(self.d0), check.reference(self.pi0)
         phi = check.finite(self.phi, "phi", ("context", "action", "feature"))
         theta = check.finite(self.theta, "theta", ("feature",))
-        for name, array, axes in (("d0", d0, 1), ("pi0", pi0, 2), ("phi", phi, 3), ("theta", theta, 1)):
+        given = (("d0", d0, 1), ("pi0", pi0, 2), ("phi", phi, 3), ("theta", theta, 1))
+        for name, array, axes in given:
             if array.ndim != axes:
-                raise ValueError(f"{name} of one instance must have {axes} axes: got shape {array.shape}")
+                raise ValueError(
+                    f"{name} of one instance must have {axes} axes: got shape {array.shape}"
+                )
         if d0.shape != pi0.shape[:1]:
-            raise ValueError(f"d0 and pi0 must agree in contexts: shapes {d0.shape} and {pi0.shape}")
+            raise ValueError(
+                f"d0 and pi0 must agree in contexts: shapes {d0.shape} and {pi0.shape}"
+            )
         if phi.shape[:2] != pi0.shape:
             raise ValueError(
-                f"phi and pi0 must agree in contexts and actions: shapes {phi.shape} and {pi0.shape}"
+                "phi and pi0 must agree in contexts and actions: "
+                f"shapes {phi.shape} and {pi0.shape}"
             )
         if theta.shape != phi.shape[2:]:
-            raise ValueError(f"theta and phi must agree in features: {theta.shape} and {phi.shape}")
-        beta = check.positive(self.beta, "beta")
-        if beta.ndim:
-            raise ValueError(f"beta of one instance must be a number: got shape {beta.shape}")
+            raise ValueError(
+                f"theta and phi must agree in features: shapes {theta.shape} and {phi.shape}"
+            )
+        beta = check.number(check.positive(self.beta, "beta"), "beta")
         norm = float(np.linalg.norm(theta))
-        bound = norm or 1.0 if self.B is None else float(check.positive(self.B, "B"))
+        bound = norm or 1.0
+        if self.B is not None:
+            bound = check.number(check.positive(self.B, "B"), "B")
         if norm > bound * (1 + NORM_TOLERANCE):
-            raise ValueError(f"theta must lie in the ball of radius B: norm {norm!r} > B = {bound!r}")
+            raise ValueError(
+                f"theta must lie in the ball of radius B: norm {norm!r} > B = {bound!r}"
+            )
         reward = phi @ theta
         check.finite(reward, "the reward <theta, phi>", ("context", "action"))
         settled = {"d0": d0, "pi0": pi0, "phi": phi, "theta": theta, "reward": reward}
@@ -81,7 +91,7 @@ class Bandit:
             array = np.array(array)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
-        object.__setattr__(self, "beta", float(beta))
+        object.__setattr__(self, "beta", beta)
         object.__setattr__(self, "B", bound)
 
     # -- sizes -----------------------------------------------------------------------------------
@@ -192,9 +202,10 @@ class Bandit:
         -------
         ndarray, shape (...)
         """
-        error = self._parameter(theta_hat) - self.theta
+        theta_hat = self._parameter(theta_hat)
         return values._gap_from_difference(
-            self.reward_of(error), self.reward, self.beta, self.pi0, self.d0
+            self.reward_of(theta_hat - self.theta), self.reward_of(theta_hat), self.reward,
+            self.beta, self.pi0, self.d0
         )
 
     def frontier(self, kl) -> values.KLFrontier:
@@ -206,7 +217,9 @@ class Bandit:
         allowed = {"d0", "pi0", "phi", "theta", "beta", "B"}
         unknown = set(changes) - allowed
         if unknown:
-            raise ValueError(f"a Bandit has no {', '.join(sorted(unknown))}: choose from {sorted(allowed)}")
+            raise ValueError(
+                f"a Bandit has no {', '.join(sorted(unknown))}: choose from {sorted(allowed)}"
+            )
         return replace(self, **changes)
 
     # -- standard instances ----------------------------------------------------------------------
@@ -236,7 +249,7 @@ class Bandit:
             If ``hidden`` is neither "bad" nor "good", or ``beta`` is not positive.
         """
         parameters = {"bad": (1.0, 0.0), "good": (0.5, 1.5)}
-        if hidden not in parameters:
+        if not isinstance(hidden, str) or hidden not in parameters:
             raise ValueError(f"hidden must be 'bad' or 'good': got {hidden!r}")
         shape = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
         phi = np.array([0.5, 0.75, 1.0])[:, None, None] * shape
@@ -266,10 +279,8 @@ class Bandit:
             If a size is below 1 or ``beta`` or ``B`` is not positive.
         """
         rng = check.generator(rng)
-        S, K, d = check.count(S, "S"), check.count(K, "K"), check.count(d, "d")
-        if min(S, K, d) < 1:
-            raise ValueError(f"S, K and d must be at least 1: got S={S}, K={K}, d={d}")
-        check.positive(B, "B")
+        S, K, d = check.size(S, "S"), check.size(K, "K"), check.size(d, "d")
+        B = check.number(check.positive(B, "B"), "B")
         direction = rng.standard_normal(d)
         theta = B * rng.random() ** (1 / d) * direction / np.linalg.norm(direction)
         d0 = rng.dirichlet(np.ones(S))
@@ -335,5 +346,5 @@ class Bandit:
         -----
         The instance of result ``plug-in-failure``.
         """
-        gap = float(check.nonnegative(gap, "gap"))
+        gap = check.number(check.nonnegative(gap, "gap"), "gap")
         return cls.tabular([[gap / 3, gap / 3, -2 * gap / 3]], beta, B=B)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import expit
 
 from . import _validate as check
-from .estimation import _theta, _weighted_gram
+from .estimation import _comparisons, _theta, _weighted_gram
 from .numerics import sigmoid_slope
 from .preferences import Comparisons, _design
 
@@ -27,14 +27,13 @@ __all__ = [
     "fisher_information",
 ]
 
-# Eigenvalues of V below this fraction of the largest count as zero (directions without data).
-RANK_TOLERANCE = 1e-11
+# Eigenvalues below this multiple of d times the largest are rounding error: no data there.
+# It stays near the machine's precision, because n = 1e9 beside reg = 0.01 is not singular.
+RANK_TOLERANCE = 16 * np.finfo(float).eps
 
 
-def _comparisons(data) -> Comparisons:
-    if not isinstance(data, Comparisons):
-        raise ValueError(f"data must be Comparisons: got {type(data).__name__}")
-    return data
+def _ridge(reg) -> float:
+    return check.number(check.ridge(reg), "reg")
 
 
 def design_matrix(data: Comparisons, reg: float) -> np.ndarray:
@@ -56,7 +55,7 @@ def design_matrix(data: Comparisons, reg: float) -> np.ndarray:
     ValueError
         If ``reg`` is negative.
     """
-    data, reg = _comparisons(data), float(check.nonnegative(reg, "reg"))
+    data, reg = _comparisons(data), _ridge(reg)
     return _weighted_gram(data.counts, data.z) + reg * np.eye(data.z.shape[1])
 
 
@@ -80,7 +79,8 @@ def least_curvature(L: float, B: float) -> float:
     ValueError
         If ``L < 0``, ``B <= 0``, or ``L B`` is so large that the curvature underflows.
     """
-    margin = float(check.nonnegative(L, "L")) * float(check.positive(B, "B"))
+    L = check.number(check.nonnegative(L, "L"), "L")
+    margin = L * check.number(check.positive(B, "B"), "B")
     curvature = float(sigmoid_slope(margin))
     if curvature == 0.0:
         raise ValueError(f"the curvature sigma'(L B) underflows: L B = {margin:.3g} is too large")
@@ -88,7 +88,8 @@ def least_curvature(L: float, B: float) -> float:
 
 
 def _square_matrices(V, name: str = "V") -> np.ndarray:
-    V = check.finite(V, name, ("feature", "feature"))
+    # Larger than other arguments may be: sums of squares of features belong here.
+    V = check.finite(V, name, ("feature", "feature"), largest=check.LARGEST**3)
     if V.shape[-1] != V.shape[-2]:
         raise ValueError(f"{name} must be square in its last two axes: got shape {V.shape}")
     size = np.abs(V).max(axis=(-2, -1), keepdims=True)
@@ -148,7 +149,7 @@ def inverse_norm(direction, V) -> np.ndarray:
         If ``V`` is singular and a direction leaves its range (there the norm is infinite), or
         ``V`` is not positive semidefinite.
     """
-    direction = check.finite(direction, "direction", ("feature",))
+    direction = check.finite(direction, "direction", ("feature",), largest=check.LARGEST**2)
     V = _square_matrices(V)
     if direction.shape[-1] != V.shape[-1]:
         raise ValueError(f"direction and V must agree in features: {direction.shape} and {V.shape}")
@@ -158,15 +159,18 @@ def inverse_norm(direction, V) -> np.ndarray:
     if (values < -1e-9 * np.maximum(top, 1e-300)).any():
         raise ValueError("V must be positive semidefinite: it has a negative eigenvalue")
     coordinates = np.einsum("...ij,...i->...j", vectors, direction)
-    idle = values <= RANK_TOLERANCE * top
+    idle = values <= RANK_TOLERANCE * V.shape[-1] * top
     size = np.linalg.norm(direction, axis=-1, keepdims=True)
     if (idle & (np.abs(coordinates) > 1e-7 * size)).any():
         raise ValueError(
             "direction must lie in the span of the data where V is singular: use reg > 0, or test "
             "directions that the comparisons identify"
         )
-    terms = np.where(idle, 0.0, coordinates**2 / np.where(idle, 1.0, values))
-    return np.sqrt(terms.sum(axis=-1))
+    scaled = np.where(idle, 0.0, np.abs(coordinates) / np.sqrt(np.where(idle, 1.0, values)))
+    # Squares of the largest could overflow, so take it out first.
+    top = scaled.max(axis=-1, keepdims=True)
+    unit = np.where(top > 0, top, 1.0)
+    return unit[..., 0] * np.sqrt(((scaled / unit) ** 2).sum(axis=-1))
 
 
 def score_norm(data: Comparisons, theta, reg: float) -> np.ndarray:
@@ -202,7 +206,8 @@ def score_norm(data: Comparisons, theta, reg: float) -> np.ndarray:
 
 def _gram_eigenvalues(data: Comparisons) -> np.ndarray:
     values = np.linalg.eigvalsh(_weighted_gram(data.counts, data.z))
-    return np.where(values > RANK_TOLERANCE * np.maximum(values[..., -1:], 0.0), values, 0.0)
+    floor = RANK_TOLERANCE * values.shape[-1] * np.maximum(values[..., -1:], 0.0)
+    return np.where(values > floor, values, 0.0)
 
 
 def score_bound_fixed(data: Comparisons, reg: float, delta) -> np.ndarray:
@@ -234,8 +239,9 @@ def score_bound_fixed(data: Comparisons, reg: float, delta) -> np.ndarray:
     -----
     Result ``radius-fixed-design``. Not valid when pairs were chosen by looking at outcomes.
     """
-    data, reg = _comparisons(data), float(check.nonnegative(reg, "reg"))
+    data, reg = _comparisons(data), _ridge(reg)
     log_term = -np.log(check.probability_level(delta))
+    check.broadcast("delta", log_term.shape, "the comparisons", data.counts.shape[:-1])
     g = _gram_eigenvalues(data)
     m = np.where(g > 0, g / np.where(g > 0, g + reg, 1.0), 0.0)
     square = 0.25 * (
@@ -246,7 +252,9 @@ def score_bound_fixed(data: Comparisons, reg: float, delta) -> np.ndarray:
     return np.sqrt(square)
 
 
-def score_bound_adaptive(data: Comparisons, reg: float, delta, form: str = "determinant") -> np.ndarray:
+def score_bound_adaptive(
+    data: Comparisons, reg: float, delta, form: str = "determinant"
+) -> np.ndarray:
     r"""High-probability bound of :math:`S_n` for adaptive designs, all ``n`` at once.
 
     .. math:: S_n^2 \le \tfrac12\log\frac{\det(V)^{1/2}}{\det(\mathrm{reg} I)^{1/2}\,\delta}
@@ -279,9 +287,10 @@ def score_bound_adaptive(data: Comparisons, reg: float, delta, form: str = "dete
     Result ``radius-adaptive-design``.
     """
     data = _comparisons(data)
-    if float(check.nonnegative(reg, "reg")) == 0.0:
+    reg, log_term = _ridge(reg), -np.log(check.probability_level(delta))
+    if reg == 0.0:
         raise ValueError("reg must be positive for an adaptive design: the mixture needs a prior")
-    reg, log_term = float(reg), -np.log(check.probability_level(delta))
+    check.broadcast("delta", log_term.shape, "the comparisons", data.counts.shape[:-1])
     d = data.z.shape[1]
     if form == "determinant":
         growth = np.log1p(_gram_eigenvalues(data) / reg).sum(axis=-1)
@@ -293,7 +302,9 @@ def score_bound_adaptive(data: Comparisons, reg: float, delta, form: str = "dete
     return np.sqrt(0.5 * (0.5 * growth + log_term))
 
 
-def confidence_radius(score_bound, gamma, reg, B, certificate=0.0, form: str = "sharp") -> np.ndarray:
+def confidence_radius(
+    score_bound, gamma, reg, B, certificate=0.0, form: str = "sharp"
+) -> np.ndarray:
     r"""The radius :math:`\rho` with :math:`\|\hat\theta-\theta^*\|_V\le\rho` when :math:`S_n\le s`.
 
     .. math:: \text{sharp: } \rho = \tfrac{s}{2\gamma}
@@ -332,22 +343,30 @@ def confidence_radius(score_bound, gamma, reg, B, certificate=0.0, form: str = "
     Result ``confidence-ellipsoid``.
     """
     s = check.nonnegative(score_bound, "score_bound")
-    gamma = check.positive(gamma, "gamma")
+    gamma = check.positive(gamma, "gamma", smallest=0.0)
     if (gamma > 0.25).any():
         raise ValueError(f"gamma must be at most 1/4: got {float(gamma.max())}")
-    reg, B = check.nonnegative(reg, "reg"), check.positive(B, "B")
+    reg, B = check.ridge(reg), check.positive(B, "B")
     certificate = check.nonnegative(certificate, "certificate")
-    if form == "sharp":
-        half, slack = s / (2 * gamma), certificate / gamma
-    elif form == "usual":
-        half, slack = s / gamma, 2 * certificate / gamma
-    else:
+    lead = check.broadcast("score_bound", s.shape, "gamma", gamma.shape)
+    lead = check.broadcast("score_bound and gamma", lead, "certificate", certificate.shape)
+    check.broadcast("score_bound", lead, "reg and B",
+                    check.broadcast("reg", reg.shape, "B", B.shape))
+    if form not in ("sharp", "usual"):
         raise ValueError(f"form must be 'sharp' or 'usual': got {form!r}")
-    return half + np.sqrt(half**2 + 4 * reg * B**2 + slack)
+    with np.errstate(over="ignore"):
+        if form == "sharp":
+            half, slack = s / (2 * gamma), certificate / gamma
+        else:
+            half, slack = s / gamma, 2 * certificate / gamma
+        radius = half + np.hypot(half, np.sqrt(4 * reg * B**2 + slack))
+    if not np.isfinite(radius).all():
+        raise ValueError(f"the radius overflows: gamma = {float(gamma.min()):.3g} is too small")
+    return radius
 
 
 def fisher_information(theta, z, design) -> np.ndarray:
-    r"""Fisher information of one comparison, :math:`I = E[\sigma'(\langle\theta,z\rangle) z z^\top]`.
+    r"""Fisher information of a comparison, :math:`I = E[\sigma'(\langle\theta,z\rangle) z z^\top]`.
 
     Parameters
     ----------
@@ -374,7 +393,9 @@ def fisher_information(theta, z, design) -> np.ndarray:
     theta = check.finite(theta, "theta", ("feature",))
     z = check.finite(z, "z", ("pair", "feature"))
     if z.ndim != 2 or z.shape[1] != theta.shape[-1]:
-        raise ValueError(f"theta and z must agree in features: shapes {theta.shape} and {z.shape}")
+        raise ValueError(
+            f"theta and z must agree in features: shapes {theta.shape} and {z.shape}"
+        )
     design = _design(design, len(z))
     check.broadcast("theta", theta.shape[:-1], "design", design.shape[:-1])
     return _weighted_gram(design * sigmoid_slope(theta @ z.T), z)

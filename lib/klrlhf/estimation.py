@@ -4,12 +4,14 @@ What lives here: the likelihood and its derivatives on win counts, the batched N
 ball-constrained problem with its certificates, and the tests of existence of an unconstrained MLE.
 What does not: confidence (``confidence``).
 
-The solver minimizes, in each step, the second-order model of the likelihood over the ball (one linear
-solve, or the secular equation when the ball is active) and moves a fraction ``log(1 + r) / r`` of the
-way, ``r`` being the largest change of a margin.
-The second derivative of the logistic loss changes by at most a factor ``e^r`` over such a step, so the
-fraction guarantees descent without evaluating the likelihood; near the optimum it tends to 1 and the
-convergence is quadratic.
+The solver minimizes, in each step, the second-order model of the likelihood over the ball (one
+linear solve, or the secular equation when the ball is active) and takes the whole step if no
+margin changes by more than 1, else the fraction ``log(1 + r) / r``, ``r`` being the largest change.
+The second derivative of the logistic loss changes by at most a factor ``e^s`` when margins change
+by at most ``s``, so a step of curvature ``q`` changes the likelihood by at most
+``q ((e^r - 1 - r) / r^2 - 1)``, negative for ``r <= 1``: descent is certain without evaluating the
+likelihood, and near the optimum the convergence is quadratic.
+Batches start from the fit of all their data together: replicates of one experiment are near it.
 """
 
 from __future__ import annotations
@@ -39,8 +41,15 @@ __all__ = [
 
 # Margins below this let tanh carry the logistic function; above, 1 - tanh has lost its digits.
 TANH_MARGIN = 12.0
+# Rows of one block of replicates: their arrays together fit in a core's second-level cache.
 BLOCK_ENTRIES = 2**15
-MARGIN_TOLERANCE = 1e-8
+# A full Newton step whose largest change of a margin is r shrinks the error, in the norm of the
+# Hessian, by a factor below r: after a step of 1e-6 the error is below 1e-12. Where weights may
+# underflow, steps must have stopped altogether.
+STEP_TOLERANCE = 1e-6
+CAREFUL_STEP_TOLERANCE = 1e-8
+# From this number of replicates on, the fit of all data together pays as a common start.
+POOLED_FROM = 8
 KKT_TOLERANCE = 1e-8
 
 
@@ -48,7 +57,14 @@ class ConvergenceError(RuntimeError):
     """The solver could not certify its optimum; the message says why."""
 
 
+def _comparisons(data) -> Comparisons:
+    if not isinstance(data, Comparisons):
+        raise ValueError(f"data must be Comparisons: got {type(data).__name__}")
+    return data
+
+
 def _theta(theta, data: Comparisons) -> np.ndarray:
+    _comparisons(data)
     theta = check.finite(theta, "theta", ("feature",))
     if theta.shape[-1] != data.z.shape[1]:
         raise ValueError(f"theta must have {data.z.shape[1]} features: got shape {theta.shape}")
@@ -57,12 +73,15 @@ def _theta(theta, data: Comparisons) -> np.ndarray:
 
 
 def negative_log_likelihood(theta, data: Comparisons) -> np.ndarray:
-    r"""The negative log-likelihood :math:`-\sum_t [w_t\log\sigma(u_t) + (n_t-w_t)\log\sigma(-u_t)]`.
+    r"""The negative log-likelihood of Bradley-Terry win counts.
+
+    .. math:: \ell(\theta) = -\sum_t \big[w_t\log\sigma(u_t) + (n_t-w_t)\log\sigma(-u_t)\big],
+              \qquad u_t = \langle\theta,z_t\rangle
 
     Parameters
     ----------
     theta : array_like, shape (..., d)
-        Parameters; :math:`u_t = \langle\theta,z_t\rangle`.
+        Parameters.
     data : Comparisons
         Win counts, shape (..., T).
 
@@ -142,24 +161,25 @@ def hessian(theta, data: Comparisons) -> np.ndarray:
 
 
 def _packed(z: np.ndarray) -> np.ndarray:
-    """Upper triangles of ``z z'``, one row per pair: a weighted Gram matrix is then one product."""
+    """Upper triangles of ``z z'``, one row per pair: a weighted Gram matrix is one product."""
     rows, columns = np.triu_indices(z.shape[1])
     return z[:, rows] * z[:, columns]
 
 
-def _unpack(packed: np.ndarray, d: int) -> np.ndarray:
+def _triangle_positions(d: int) -> np.ndarray:
+    """Where entry (i, j) of a symmetric matrix stands in its packed upper triangle."""
     rows, columns = np.triu_indices(d)
     position = np.empty((d, d), dtype=np.intp)
     position[rows, columns] = position[columns, rows] = np.arange(len(rows))
-    return packed[..., position]
+    return position
 
 
 def _weighted_gram(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
-    return _unpack(weights @ _packed(z), z.shape[1])
+    return (weights @ _packed(z))[..., _triangle_positions(z.shape[1])]
 
 
 def frank_wolfe_gap(theta, data: Comparisons, B: float) -> np.ndarray:
-    r"""The certificate :math:`\langle g,\theta\rangle + B\|g\|`, an upper bound of the excess likelihood.
+    r"""The certificate :math:`\langle g,\theta\rangle + B\|g\|`, a bound of the excess likelihood.
 
     Parameters
     ----------
@@ -184,10 +204,12 @@ def frank_wolfe_gap(theta, data: Comparisons, B: float) -> np.ndarray:
     -----
     Result ``confidence-ellipsoid`` uses it for approximate minimizers.
     """
-    theta, B = _theta(theta, data), float(check.positive(B, "B"))
+    theta, B = _theta(theta, data), check.number(check.positive(B, "B"), "B")
     norm = np.linalg.norm(theta, axis=-1)
     if np.any(norm > B * (1 + 1e-9)):
-        raise ValueError(f"theta must lie in the ball of radius B: norm {float(norm.max())!r} > {B!r}")
+        raise ValueError(
+            f"theta must lie in the ball of radius B: norm {float(norm.max())!r} > B = {B!r}"
+        )
     gradient = score(theta, data)
     gap = (gradient * theta).sum(axis=-1) + B * np.linalg.norm(gradient, axis=-1)
     return np.maximum(gap, 0.0)
@@ -259,9 +281,9 @@ def fit_mle(data: Comparisons, B: float, *, max_iterations: int = 400,
     -----
     Results ``bt-likelihood`` and ``mle-existence``.
     """
-    B = float(check.positive(B, "B"))
-    if not isinstance(data, Comparisons):
-        raise ValueError(f"data must be Comparisons: got {type(data).__name__}")
+    B = check.number(check.positive(B, "B"), "B")
+    max_iterations = check.size(max_iterations, "max_iterations")
+    _comparisons(data)
     lead, T = data.counts.shape[:-1], data.counts.shape[-1]
     counts, wins = data.counts.reshape(-1, T), data.wins.reshape(-1, T)
     # In orthonormal coordinates of span{z} the ball keeps its shape and the Hessian its rank.
@@ -273,12 +295,17 @@ def fit_mle(data: Comparisons, B: float, *, max_iterations: int = 400,
     problem = _Problem(z, radius)
     R, d = len(counts), z.shape[1]
     theta, settled = np.zeros((R, d)), np.zeros(R, dtype=bool)
-    steps, block = 0, max(64, BLOCK_ENTRIES // max(T, 1))
-    for start in range(0, R, block):
-        part = slice(start, start + block)
-        theta[part], settled[part], used = problem.solve(counts[part], wins[part], max_iterations)
+    fit = {name: np.zeros(R) for name in ("multiplier", "certificate", "kkt_residual")}
+    fit["on_boundary"] = np.zeros(R, dtype=bool)
+    start = problem.pooled_start(counts, wins) if R >= POOLED_FROM else None
+    steps, block = 0, max(24, BLOCK_ENTRIES // max(T, 1))
+    for first in range(0, R, block):
+        part = slice(first, first + block)
+        theta[part], settled[part], used = problem.solve(
+            counts[part], wins[part], max_iterations, start)
+        for name, values in problem.certify(theta[part], counts[part], wins[part]).items():
+            fit[name][part] = values
         steps = max(steps, used)
-    fit = problem.certify(theta, counts, wins)
     estimate = (theta / unit) @ basis.T
     # A small residual alone does not certify separable data: there the objective converges long
     # before the direction does, so the margins must have settled too.
@@ -288,8 +315,9 @@ def fit_mle(data: Comparisons, B: float, *, max_iterations: int = 400,
         raise ConvergenceError(
             f"the maximum likelihood estimate of replicate {tuple(int(i) for i in where)} is not "
             f"certified: KKT residual {fit['kkt_residual'][~done].max():.1e} after {steps} steps. "
-            f"B max|z| = {B * np.linalg.norm(data.z, axis=1).max(initial=0.0):.3g}; where it is large and "
-            "the comparisons are separable, the likelihood is flat to rounding error: choose a smaller B"
+            f"B max|z| = {B * np.linalg.norm(data.z, axis=1).max(initial=0.0):.3g}; where it is "
+            "large and the comparisons are separable, the likelihood is flat to rounding error: "
+            "choose a smaller B (features that are nearly collinear have the same effect)"
         )
     return MaximumLikelihoodFit(
         theta=estimate.reshape(*lead, -1),
@@ -315,24 +343,43 @@ class _Problem:
 
     def __init__(self, z: np.ndarray, B: float):
         self.z, self.B, self.d = z, B, z.shape[1]
-        self.zt, self.packed = np.ascontiguousarray(z.T), _packed(z)
+        self.packed, self.position = _packed(z), _triangle_positions(self.d)
         self.norms = np.linalg.norm(z, axis=1)
-        self.careful = B * self.norms.max(initial=0.0) > TANH_MARGIN
+        # Margins are kept as u/2, the argument of the tanh that carries the logistic function.
+        # A residual n sigma(u) - w is (n/2) tanh(u/2) - (w - n/2); a weight n sigma'(u) is half of
+        # (n/2)(1 - tanh^2(u/2)), and the packed products carry that half.
+        self.half_zt, self.half_packed = 0.5 * np.ascontiguousarray(z.T), 0.5 * self.packed
+        self.arrays = None
 
-    def derivatives(self, u, counts, wins, half_counts, excess):
-        """Residuals and Hessian weights per pair; see TANH_MARGIN for the two forms."""
-        if self.careful:
-            high, low = expit(u), expit(-u)
-            return (counts - wins) * high - wins * low, counts * high * low
-        # u holds u/2 on this path.
-        t = np.tanh(u)
-        residual = half_counts * t
-        weights = half_counts - residual * t
-        weights *= 0.5
+    def is_large(self, v):
+        """Whether some half-margins leave the range of tanh."""
+        return v.size > 0 and 2 * max(v.max(), -v.min()) > TANH_MARGIN
+
+    def derivatives(self, v, half, excess, residual, weights, spare, large):
+        """Residuals and twice the Hessian weights per pair, written into ``residual, weights``."""
+        if large:
+            high, low = expit(2 * v), expit(-2 * v)
+            residual[:] = (half - excess) * high - (half + excess) * low
+            np.multiply(4 * half, high * low, out=weights)
+            return
+        t = np.tanh(v, out=spare)
+        np.multiply(half, t, out=residual)
+        np.multiply(residual, t, out=weights)
+        np.subtract(half, weights, out=weights)
         residual -= excess
-        return residual, weights
 
-    def solve(self, counts, wins, max_iterations):
+    def memory(self, rows: int) -> list[np.ndarray]:
+        """Six arrays (rows, T), the same ones for every block: fresh memory is slow."""
+        if self.arrays is None or self.arrays.shape[1] < rows:
+            self.arrays = np.empty((6, rows, len(self.z)))
+        return list(self.arrays[:, :rows])
+
+    def pooled_start(self, counts, wins):
+        """The fit of all replicates' data together: near every row's own if they are alike."""
+        theta, settled, _ = self.solve(counts.sum(axis=0)[None], wins.sum(axis=0)[None], 30)
+        return theta[0] if settled[0] and not self.is_large(theta @ self.half_zt) else None
+
+    def solve(self, counts, wins, max_iterations, start=None):
         """Newton steps on all rows until every row's margins have settled.
 
         Returns the estimates, which rows have settled, and the number of steps.
@@ -341,37 +388,56 @@ class _Problem:
         theta, settled = np.zeros((R, self.d)), np.zeros(R, dtype=bool)
         if self.d == 0 or R == 0:
             return theta, ~settled, 0
-        rows = np.arange(R)
-        half, excess = 0.5 * counts, wins - 0.5 * counts
-        scale = 1.0 if self.careful else 0.5
-        zt = self.zt * scale
-        margins = np.zeros_like(counts)
-        current = np.zeros((R, self.d))
+        rows, busy = np.arange(R), np.ones(R, dtype=bool)
+        half, excess, margins, residual, weights, change = self.memory(R)
+        np.multiply(counts, 0.5, out=half)
+        np.subtract(wins, half, out=excess)
         null = self.null_projectors(counts)
+        current = np.zeros((R, self.d))
+        # The estimate of least norm is reached from zero only.
+        warm = start is not None and null is None
+        if warm:
+            current += start
+        np.matmul(current, self.half_zt, out=margins)
         for step in range(1, max_iterations + 1):
-            residual, weights = self.derivatives(margins, counts, wins, half, excess)
-            gradient = residual @ self.z
-            H = _unpack(weights @ self.packed, self.d)
+            large = self.is_large(margins)
+            self.derivatives(margins, half, excess, residual, weights, change, large)
+            H = (weights @ self.half_packed)[:, self.position]
             if null is not None:
                 H += null * np.maximum(np.trace(H, axis1=1, axis2=2), 1e-300)[:, None, None]
-            move = self.model_minimizer(H, gradient, current) - current
-            change = move @ zt
-            r = np.abs(change).max(axis=1) / scale
-            fraction = np.where(r > 1e-12, np.log1p(r) / np.maximum(r, 1e-12), 1.0)
-            # Close to the optimum the full step is the better one: its error is quadratic in r.
-            fraction = np.where(r < 1e-3, 1.0, fraction)[:, None]
-            current += fraction * move
-            margins += fraction * change
-            busy = r > MARGIN_TOLERANCE
+            move = self.model_minimizer(H, residual @ self.z, current, large)
+            np.matmul(move, self.half_zt, out=change)
+            r = 2 * np.maximum(change.max(axis=1), -change.min(axis=1))
+            if warm and step == 1 and (r > 1).any():
+                # Unlike the rest: such rows start again at zero, from where descent is certain.
+                far = r > 1
+                move[far], change[far] = -current[far], -margins[far]
+            elif (r > 1).any():
+                fraction = np.where(r > 1, np.log1p(r) / np.maximum(r, 1.0), 1.0)[:, None]
+                move *= fraction
+                change *= fraction
             if not busy.all():
-                theta[rows[~busy]], settled[rows[~busy]] = current[~busy], True
-                if not busy.any():
-                    return self.into_ball(theta), settled, step
-                rows, current, margins = rows[busy], current[busy], margins[busy]
-                counts, wins, half, excess = counts[busy], wins[busy], half[busy], excess[busy]
+                # A settled row rests: more steps would only move it by rounding errors.
+                move[~busy] = 0.0
+                change[~busy] = 0.0
+            current += move
+            margins += change
+            busy &= r > (CAREFUL_STEP_TOLERANCE if large else STEP_TOLERANCE)
+            left = np.count_nonzero(busy)
+            if left == 0:
+                break
+            # Leaving a few settled rows in costs less than moving the others.
+            if left <= len(rows) // 2:
+                done = rows[~busy]
+                theta[done], settled[done] = current[~busy], True
+                rows, current = rows[busy], current[busy]
+                for array in (margins, half, excess):
+                    array[:left] = array[busy]
+                half, excess, margins, residual, weights, change = self.memory(left)
                 null = None if null is None else null[busy]
-        theta[rows] = current
-        return self.into_ball(theta), settled, max_iterations
+                busy = np.ones(left, dtype=bool)
+        theta[rows], settled[rows] = current, ~busy
+        return self.into_ball(theta), settled, step
 
     def into_ball(self, theta):
         norm = np.linalg.norm(theta, axis=1, keepdims=True)
@@ -388,29 +454,34 @@ class _Problem:
             return None
         projectors = np.zeros((len(counts), self.d, self.d))
         seen = (counts[gaps] > 0).astype(float)
-        values, vectors = np.linalg.eigh(_unpack(seen @ self.packed, self.d))
-        idle = values <= 1e-11 * np.maximum(values[:, -1:], 1e-300)
+        values, vectors = np.linalg.eigh((seen @ self.packed)[:, self.position])
+        # Squares of singular values: the machine's precision here is its root in the features.
+        floor = 16 * self.d * np.finfo(float).eps
+        idle = values <= floor * np.maximum(values[:, -1:], 1e-300)
         kept = np.where(idle[:, None, :], vectors, 0.0)
         projectors[gaps] = kept @ np.swapaxes(kept, 1, 2)
         return projectors if idle.any() else None
 
-    def model_minimizer(self, H, gradient, theta):
-        """The minimizer of the quadratic model over the ball, row by row."""
-        # Rows may differ by hundreds of orders of magnitude (separable data): bring each to size 1.
-        size = np.maximum(np.trace(H, axis1=1, axis2=2), 1e-300)
-        H = H / size[:, None, None]
-        b = (H @ theta[..., None])[..., 0] - gradient / size[:, None]
+    def model_minimizer(self, H, gradient, theta, large):
+        """The step to the minimizer of the quadratic model over the ball, row by row."""
+        if large:
+            # Rows may differ by hundreds of orders of magnitude (separable data).
+            H, gradient = _unit_trace(H, gradient)
         try:
-            target = np.linalg.solve(H, b[..., None])[..., 0]
+            move = -np.linalg.solve(H, gradient[..., None])[..., 0]
         except np.linalg.LinAlgError:
-            target = np.linalg.solve(H + 1e-12 * np.eye(self.d), b[..., None])[..., 0]
-        outside = ~(np.linalg.norm(target, axis=1) <= self.B)
+            H, gradient = _unit_trace(H, gradient)
+            move = -np.linalg.solve(H + 1e-12 * np.eye(self.d), gradient[..., None])[..., 0]
+        target = theta + move
+        outside = ~((target * target).sum(axis=1) <= self.B**2)
         if outside.any():
-            target[outside] = self.on_sphere(H[outside], b[outside])
-        return target
+            H, gradient = _unit_trace(H[outside], gradient[outside])
+            b = (H @ theta[outside][..., None])[..., 0] - gradient
+            move[outside] = self.on_sphere(H, b) - theta[outside]
+        return move
 
     def on_sphere(self, H, b):
-        """Solve ``(H + mu I) theta = b``, ``|theta| = B``, ``mu >= 0``: Newton on 1/B - 1/|theta|."""
+        """Solve ``(H + mu I) theta = b``, ``|theta| = B``: Newton in mu on 1/B - 1/|theta|."""
         values, vectors = np.linalg.eigh(H)
         values = np.maximum(values, 1e-16)
         c2 = (np.swapaxes(vectors, 1, 2) @ b[..., None])[..., 0]
@@ -431,25 +502,44 @@ class _Problem:
 
     def certify(self, theta, counts, wins) -> dict:
         """Multiplier, KKT residual and Frank-Wolfe gap from one more gradient."""
-        u = theta @ self.zt
-        losses = counts - wins
-        gradient = _residual(u, wins, losses) @ self.z
-        # The gradient is a sum of these sizes: rounding below eps times it means nothing.
-        size = (losses * expit(u) + wins * expit(-u)) @ self.norms
-        norm = np.linalg.norm(theta, axis=1)
+        half, excess, v, residual, *_ = self.memory(len(theta))
+        np.multiply(counts, 0.5, out=half)
+        np.subtract(wins, half, out=excess)
+        np.matmul(theta, self.half_zt, out=v)
+        if self.is_large(v):
+            up, down = (half - excess) * expit(2 * v), (half + excess) * expit(-2 * v)
+            gradient, size = (up - down) @ self.z, (up + down) @ self.norms
+        else:
+            np.tanh(v, out=v)
+            np.multiply(half, v, out=residual)
+            residual -= excess
+            gradient = residual @ self.z
+            half -= np.multiply(excess, v, out=excess)
+            size = half @ self.norms
+        # The gradient is a sum of terms of total length ``size``: below eps times it is rounding.
+        norm, steepness = _norm(theta), _norm(gradient)
+        slope = (gradient * theta).sum(axis=1)
         on_boundary = norm >= self.B * (1 - 1e-9)
-        inward = -(gradient * theta).sum(axis=1) / np.maximum(norm**2, 1e-300)
+        inward = -slope / np.maximum(norm**2, 1e-300)
         multiplier = np.where(on_boundary, np.maximum(inward, 0.0), 0.0)
-        residual = np.linalg.norm(gradient + multiplier[:, None] * theta, axis=1)
-        gap = (gradient * theta).sum(axis=1) + self.B * np.linalg.norm(gradient, axis=1)
-        dead = (size == 0) & (counts.sum(axis=1) > 0)
+        residual = _norm(gradient + multiplier[:, None] * theta)
+        dead = (size == 0) & (counts @ self.norms > 0)
         return {
             "multiplier": multiplier,
-            "certificate": np.maximum(gap, 0.0),
+            "certificate": np.maximum(slope + self.B * steepness, 0.0),
             # A row whose every term underflowed is not certified.
             "kkt_residual": np.where(dead, np.inf, residual / np.maximum(size, 1e-300)),
             "on_boundary": on_boundary,
         }
+
+
+def _norm(vectors):
+    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+
+
+def _unit_trace(H, gradient):
+    size = np.maximum(np.trace(H, axis1=1, axis2=2), 1e-300)
+    return H / size[:, None, None], gradient / size[:, None]
 
 
 def mle_exists(data: Comparisons) -> np.ndarray:
@@ -476,15 +566,14 @@ def mle_exists(data: Comparisons) -> np.ndarray:
     -----
     Result ``mle-existence``.
     """
-    if not isinstance(data, Comparisons):
-        raise ValueError(f"data must be Comparisons: got {type(data).__name__}")
+    _comparisons(data)
     lead, T = data.counts.shape[:-1], data.counts.shape[-1]
     wins, losses = data.wins.reshape(-1, T), data.losses.reshape(-1, T)
     unit = data.z / np.maximum(np.linalg.norm(data.z, axis=1, keepdims=True), 1e-300)
     unit = np.where(np.linalg.norm(data.z, axis=1, keepdims=True) > 0, unit, 0.0)
     known: dict[bytes, bool] = {}
     answers = []
-    for won, lost in zip(wins > 0, losses > 0):
+    for won, lost in zip(wins > 0, losses > 0, strict=True):
         key = won.tobytes() + lost.tobytes()
         if key not in known:
             known[key] = not _separates(unit, won, lost)
@@ -531,15 +620,15 @@ def win_graph_strongly_connected(data: Comparisons) -> np.ndarray:
     -----
     Result ``mle-existence``, tabular case.
     """
-    if not isinstance(data, Comparisons):
-        raise ValueError(f"data must be Comparisons: got {type(data).__name__}")
+    _comparisons(data)
     lead, T = data.counts.shape[:-1], data.counts.shape[-1]
     K = int(data.pairs[:, 2].max(initial=0)) + 1
     first = data.pairs[:, 0] * K + data.pairs[:, 1]
     second = data.pairs[:, 0] * K + data.pairs[:, 2]
     size = int(second.max(initial=0)) + 1
     answers = []
-    for wins, losses in zip(data.wins.reshape(-1, T) > 0, data.losses.reshape(-1, T) > 0):
+    won, lost = data.wins.reshape(-1, T) > 0, data.losses.reshape(-1, T) > 0
+    for wins, losses in zip(won, lost, strict=True):
         tail = np.concatenate([first[wins], second[losses]])
         head = np.concatenate([second[wins], first[losses]])
         graph = coo_array((np.ones(len(tail)), (tail, head)), shape=(size, size)).tocsr()

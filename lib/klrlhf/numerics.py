@@ -63,7 +63,7 @@ def sharp_hoeffding(t):
     -----
     Result ``hoeffding-kl`` of the book.
     """
-    t = check.nonnegative(t, "t")
+    t = check.nonnegative(t, "t", largest=np.inf)
     small = t < 0.7
     series = _hoeffding_series(np.where(small, t, 0.0) ** 2)
     # Below the switch the closed form cancels; above it exp(-t) cannot overflow.
@@ -91,7 +91,7 @@ def sigmoid(t):
     ValueError
         If ``t`` is not finite.
     """
-    return expit(check.finite(t, "t"))
+    return expit(check.finite(t, "t", largest=np.inf))
 
 
 def log_sigmoid(t):
@@ -112,7 +112,7 @@ def log_sigmoid(t):
     ValueError
         If ``t`` is not finite.
     """
-    return -np.logaddexp(0.0, -check.finite(t, "t"))
+    return -np.logaddexp(0.0, -check.finite(t, "t", largest=np.inf))
 
 
 def sigmoid_slope(t):
@@ -133,7 +133,7 @@ def sigmoid_slope(t):
     ValueError
         If ``t`` is not finite.
     """
-    decay = np.exp(-np.abs(check.finite(t, "t")))
+    decay = np.exp(-np.abs(check.finite(t, "t", largest=np.inf)))
     return decay / (1.0 + decay) ** 2
 
 
@@ -147,23 +147,29 @@ def log_mean_exp(values, log_weights, axis: int = -1):
     log_weights : array_like, shape (...)
         Logarithms of the weights; ``-inf`` stands for weight 0.
     axis : int
-        The axis to sum over.
+        The axis to sum over, not empty.
 
     Returns
     -------
     ndarray
-        The result, with ``axis`` removed.
+        The result, with ``axis`` removed; ``-inf`` where all weights are 0.
 
     Raises
     ------
     ValueError
-        If ``values`` are not finite or ``log_weights`` hold NaN or ``+inf``.
+        If ``values`` are not finite, ``log_weights`` hold NaN or ``+inf``, or there is no such
+        axis.
     """
     values = check.finite(values, "values")
     log_weights = check.as_float(log_weights, "log_weights")
-    if np.isnan(log_weights).any() or (log_weights == np.inf).any():
-        raise ValueError("log_weights must not hold NaN or +inf")
-    check.broadcast("values", values.shape, "log_weights", log_weights.shape)
+    if np.isnan(log_weights).any() or (log_weights > check.LARGEST).any():
+        raise ValueError("log_weights must hold logarithms: no NaN, no +inf")
+    shape = check.broadcast("values", values.shape, "log_weights", log_weights.shape)
+    whole = isinstance(axis, (int, np.integer)) and not isinstance(axis, bool)
+    if not whole or not -len(shape) <= axis < len(shape):
+        raise ValueError(f"axis must be one of the {len(shape)} axes of the terms: got {axis!r}")
+    if shape[axis] == 0:
+        raise ValueError(f"values must not be empty: axis {axis} of {shape} has no entry")
     return logsumexp(values + log_weights, axis=axis)
 
 
@@ -185,7 +191,7 @@ def expm1_minus(t):
     ValueError
         If ``t`` is not finite.
     """
-    return _expm1_minus(check.finite(t, "t"))
+    return _expm1_minus(check.finite(t, "t", largest=np.inf))
 
 
 def _expm1_minus(t: np.ndarray) -> np.ndarray:
@@ -221,7 +227,7 @@ def log_ratio_excess(u):
     ValueError
         If ``u`` is not finite.
     """
-    return _expm1_minus(-check.finite(u, "u"))
+    return _expm1_minus(-check.finite(u, "u", largest=np.inf))
 
 
 def bregman_kl_terms(log_p, log_q):
@@ -240,12 +246,12 @@ def bregman_kl_terms(log_p, log_q):
     Raises
     ------
     ValueError
-        If an entry is NaN or ``+inf``.
+        If an entry is NaN or above 0.
     """
     log_p, log_q = check.as_float(log_p, "log_p"), check.as_float(log_q, "log_q")
     for name, array in (("log_p", log_p), ("log_q", log_q)):
-        if np.isnan(array).any() or (array == np.inf).any():
-            raise ValueError(f"{name} must not hold NaN or +inf")
+        if np.isnan(array).any() or (array > check.POLICY_TOLERANCE).any():
+            raise ValueError(f"{name} must hold logarithms of probabilities: no NaN, none above 0")
     check.broadcast("log_p", log_p.shape, "log_q", log_q.shape)
     return _bregman_kl_terms(log_p, log_q)
 
@@ -260,6 +266,7 @@ def _bregman_kl_terms(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
     close = p * _expm1_minus(-np.where(near, u, 0.0))
     with np.errstate(invalid="ignore"):
         far = np.where(dead, q, p * np.where(near, 0.0, u) - p + q)
-    # p = 0 by underflow with a huge log-ratio contributes nothing beyond q.
-    far = np.where((p == 0) & ~dead, q, far)
+    # p = 0 by underflow contributes nothing beyond q, unless q is exactly 0.
+    far = np.where((p == 0) & ~dead & np.isfinite(u), q, far)
+    far = np.where(np.isposinf(u), np.inf, far)
     return np.where(near & ~dead, close, far)

@@ -32,22 +32,16 @@ __all__ = [
 
 
 def _tilt_inputs(reward, beta, pi0):
-    """Validated ``reward / beta`` and ``log pi0`` with replicate axes broadcast."""
+    """Validated ``max r``, ``(r - max r) / beta`` and ``log pi0``, replicate axes broadcasting."""
     reward, pi0 = check.rewards(reward), check.reference(pi0)
     beta = check.positive(beta, "beta")
     check.same_trailing("reward", reward, "pi0", pi0, 2)
     lead = check.broadcast("reward", reward.shape[:-2], "pi0", pi0.shape[:-2])
     check.broadcast("reward and pi0", lead, "beta", beta.shape)
-    return _exponent(reward, beta), np.log(pi0)
-
-
-def _exponent(reward: np.ndarray, beta: np.ndarray) -> np.ndarray:
-    """``reward / beta``, refused where it overflows (a NaN would follow)."""
-    with np.errstate(over="ignore"):
-        exponent = reward / beta[..., None, None]
-    if not np.isfinite(exponent).all():
-        raise ValueError("reward / beta must be finite: it overflows at the smallest beta given")
-    return exponent
+    # Subtract before dividing: the difference of two near rewards is exact, that of two huge
+    # quotients is not.
+    top = reward.max(axis=-1, keepdims=True)
+    return top[..., 0], (reward - top) / beta[..., None, None], np.log(pi0), beta
 
 
 def log_gibbs_policy(reward, beta, pi0):
@@ -76,8 +70,8 @@ def log_gibbs_policy(reward, beta, pi0):
     -----
     Result ``gibbs-variational``.
     """
-    exponent, log_pi0 = _tilt_inputs(reward, beta, pi0)
-    logits = log_pi0 + (exponent - exponent.max(axis=-1, keepdims=True))
+    _, exponent, log_pi0, _ = _tilt_inputs(reward, beta, pi0)
+    logits = log_pi0 + exponent
     return logits - logsumexp(logits, axis=-1, keepdims=True)
 
 
@@ -134,9 +128,8 @@ def log_partition(reward, beta, pi0):
     ValueError
         If a hypothesis above is violated; the message names the entry.
     """
-    exponent, log_pi0 = _tilt_inputs(reward, beta, pi0)
-    top = exponent.max(axis=-1)
-    return top + logsumexp(log_pi0 + (exponent - top[..., None]), axis=-1)
+    top, exponent, log_pi0, beta = _tilt_inputs(reward, beta, pi0)
+    return top / beta[..., None] + logsumexp(log_pi0 + exponent, axis=-1)
 
 
 def _log(policy: np.ndarray) -> np.ndarray:
@@ -187,15 +180,15 @@ def kl_divergence_from_logs(log_p, log_q):
     Raises
     ------
     ValueError
-        If an entry is NaN or ``+inf``, a law does not sum to one, or shapes do not match.
+        If an entry is NaN or above 0, a law does not sum to one, or shapes do not match.
     """
     laws = []
     for name, log_law in (("log_p", log_p), ("log_q", log_q)):
         log_law = check.as_float(log_law, name)
         if log_law.ndim < 1 or log_law.shape[-1] == 0:
             raise ValueError(f"{name} must have at least one entry along its last axis")
-        if np.isnan(log_law).any() or (log_law == np.inf).any():
-            raise ValueError(f"{name} must not hold NaN or +inf")
+        if np.isnan(log_law).any() or (log_law > check.POLICY_TOLERANCE).any():
+            raise ValueError(f"{name} must hold logarithms of probabilities: no NaN, none above 0")
         total = logsumexp(log_law, axis=-1)
         if np.any(np.abs(total) > check.POLICY_TOLERANCE):
             worst = float(np.exp(np.ravel(total)[np.argmax(np.abs(np.ravel(total)))]))
@@ -216,7 +209,8 @@ def chi2_divergence(p, q):
     Returns
     -------
     ndarray, shape (..., S)
-        Divergences in [0, inf]; ``inf`` where ``p`` puts mass outside the support of ``q``.
+        Divergences in [0, inf]; ``inf`` where ``p`` puts mass outside the support of ``q``, and
+        where the divergence overflows (``q`` below 1e-308).
 
     Raises
     ------
@@ -277,7 +271,10 @@ def variance(policy, f):
     """
     policy, f = check.policy(policy), check.rewards(f, "f")
     check.same_trailing("policy", policy, "f", f, 2)
-    centred = f - f[..., :1]
+    policy, f = np.broadcast_arrays(policy, f)
+    # Measured from the likeliest action the mean is small where the variance is.
+    anchor = policy.argmax(axis=-1)[..., None]
+    centred = f - np.take_along_axis(f, anchor, axis=-1)
     centred = centred - (policy * centred).sum(axis=-1, keepdims=True)
     return (policy * centred**2).sum(axis=-1)
 
@@ -359,9 +356,7 @@ def uniform_policy(S: int, K: int):
     ValueError
         If ``S`` or ``K`` is below 1.
     """
-    S, K = check.count(S, "S"), check.count(K, "K")
-    if min(S, K) < 1:
-        raise ValueError(f"S and K must be at least 1: got S={S}, K={K}")
+    S, K = check.size(S, "S"), check.size(K, "K")
     return np.full((S, K), 1.0 / K)
 
 
@@ -462,7 +457,8 @@ def best_of_n_policy(reward, pi0, n: int):
     above = np.where(~(below | tied), pi0[..., None, :], 0.0).sum(axis=-1)
     # Differences of powers through log1p/expm1: F^n - G^n = F^n (1 - (1 - tied/F)^n).
     with np.errstate(divide="ignore"):
-        log_f = np.where(above < 0.5, np.log1p(-np.minimum(above, 1.0)), np.log(mass_below + mass_tied))
+        log_f = np.where(above < 0.5, np.log1p(-np.minimum(above, 1.0)),
+                         np.log(mass_below + mass_tied))
         share = -np.expm1(n * np.log1p(-np.minimum(mass_tied / (mass_below + mass_tied), 1.0)))
     policy = pi0 / mass_tied * np.exp(n * log_f) * share
     return policy / policy.sum(axis=-1, keepdims=True)

@@ -53,9 +53,7 @@ def all_pairs(S: int, K: int) -> np.ndarray:
     ValueError
         If ``S < 1`` or ``K < 2``.
     """
-    S, K = check.count(S, "S"), check.count(K, "K")
-    if S < 1 or K < 2:
-        raise ValueError(f"pairs need S >= 1 and K >= 2: got S={S}, K={K}")
+    S, K = check.size(S, "S"), check.size(K, "K", least=2)
     first, second = np.triu_indices(K, 1)
     context = np.repeat(np.arange(S), len(first))
     return np.stack([context, np.tile(first, S), np.tile(second, S)], axis=1)
@@ -81,18 +79,25 @@ def pair_features(phi, pairs) -> np.ndarray:
         If a row points outside ``phi``.
     """
     phi = check.finite(phi, "phi", ("context", "action", "feature"))
+    if phi.ndim != 3:
+        raise ValueError(f"phi must have shape (S, K, d): got {phi.shape}")
     pairs = _pairs(pairs)
     for column, size, name in ((0, phi.shape[0], "context"), (1, phi.shape[1], "action"),
                                (2, phi.shape[1], "action")):
         bad = pairs[:, column] >= size
         if bad.any():
             row = int(np.argmax(bad))
-            raise ValueError(f"pairs must name existing {name}s: row {row} is {pairs[row].tolist()}")
+            raise ValueError(
+                f"pairs must name existing {name}s: row {row} is {pairs[row].tolist()}"
+            )
     return phi[pairs[:, 0], pairs[:, 1]] - phi[pairs[:, 0], pairs[:, 2]]
 
 
 def _pairs(pairs) -> np.ndarray:
-    pairs = np.asarray(pairs)
+    try:
+        pairs = np.asarray(pairs)
+    except ValueError as error:
+        raise ValueError("pairs must be whole numbers of shape (T, 3)") from error
     if pairs.ndim != 2 or pairs.shape[1] != 3 or pairs.dtype.kind not in "iu":
         raise ValueError(f"pairs must be whole numbers of shape (T, 3): got shape {pairs.shape}")
     bad = (pairs < 0).any(axis=1) | (pairs[:, 1] >= pairs[:, 2])
@@ -133,17 +138,27 @@ def preference_probability(theta, z) -> np.ndarray:
     return expit(theta @ z.T)
 
 
+def _bandit(bandit) -> Bandit:
+    if not isinstance(bandit, Bandit):
+        raise ValueError(f"bandit must be a Bandit: got {type(bandit).__name__}")
+    return bandit
+
+
 def _design(design, T: int, name: str = "design") -> np.ndarray:
     """Nonnegative probabilities over pairs with total at most one."""
     design = check.finite(design, name, ("pair",))
     if design.shape[-1] != T:
-        raise ValueError(f"{name} must have one probability per pair: {design.shape[-1]} for {T} pairs")
+        raise ValueError(
+            f"{name} must have one probability per pair: {design.shape[-1]} for {T} pairs"
+        )
     if (design < 0).any():
         index = tuple(np.argwhere(design < 0)[0])
         raise ValueError(f"{name} must be nonnegative: pair {index[-1]} has {design[index]}")
     total = design.sum(axis=-1)
     if np.any(total > 1 + check.POLICY_TOLERANCE):
-        raise ValueError(f"{name} must not sum to more than one: it sums to {float(np.max(total))!r}")
+        raise ValueError(
+            f"{name} must not sum to more than one: it sums to {float(np.max(total))!r}"
+        )
     return design
 
 
@@ -171,7 +186,9 @@ def policy_design(d0, mu1, mu2) -> np.ndarray:
     check.same_trailing("mu1", mu1, "mu2", mu2, 2)
     S, K = mu1.shape[-2:]
     if d0.shape[-1] != S:
-        raise ValueError(f"d0 must have one entry per context: {d0.shape[-1]} entries, {S} contexts")
+        raise ValueError(
+            f"d0 must have one entry per context: {d0.shape[-1]} entries, {S} contexts"
+        )
     x, first, second = all_pairs(S, K).T
     meet = mu1[..., x, first] * mu2[..., x, second] + mu1[..., x, second] * mu2[..., x, first]
     check.broadcast("the policies", meet.shape[:-1], "d0", d0.shape[:-1])
@@ -198,7 +215,8 @@ def coverage_design(bandit: Bandit, c: float) -> np.ndarray:
     ValueError
         If ``c`` leaves [0, 1].
     """
-    c = float(check.nonnegative(c, "c"))
+    _bandit(bandit)
+    c = check.number(check.nonnegative(c, "c"), "c")
     if c > 1:
         raise ValueError(f"c must lie in [0, 1]: got {c}")
     x, first, second = all_pairs(bandit.S, bandit.K).T
@@ -241,11 +259,14 @@ class Comparisons:
         counts = check.finite(self.counts, "counts", ("pair",))
         wins = check.finite(self.wins, "wins", ("pair",))
         if counts.shape[-1] != len(pairs):
-            raise ValueError(f"counts must have one entry per pair: {counts.shape}, {len(pairs)} pairs")
+            raise ValueError(
+                f"counts must have one entry per pair: {counts.shape}, {len(pairs)} pairs"
+            )
         check.same_trailing("counts", counts, "wins", wins, 1)
         counts, wins = np.broadcast_arrays(counts, wins)
-        for name, bad in (("counts must be nonnegative whole numbers",
-                           (counts < 0) | (counts != np.floor(counts))),
+        for name, bad in ((f"counts must be whole numbers from 0 to {check.MOST_COMPARISONS:g}",
+                           (counts < 0) | (counts != np.floor(counts))
+                           | (counts > check.MOST_COMPARISONS)),
                           ("wins must lie between 0 and counts", (wins < 0) | (wins > counts)),
                           ("wins must be whole or half numbers", 2 * wins != np.floor(2 * wins))):
             if bad.any():
@@ -263,14 +284,15 @@ class Comparisons:
         """Skip the checks for data that this module made itself."""
         made = object.__new__(cls)
         for name, array in (("pairs", pairs), ("z", z), ("counts", counts), ("wins", wins)):
+            array.setflags(write=False)
             object.__setattr__(made, name, array)
         return made
 
     @classmethod
-    def empty(cls, bandit: Bandit, replicates: tuple[int, ...] = ()) -> Comparisons:
+    def empty(cls, bandit: Bandit, replicates: int | tuple[int, ...] = ()) -> Comparisons:
         """No comparisons yet, over all pairs of ``bandit``."""
-        pairs = all_pairs(bandit.S, bandit.K)
-        zero = np.zeros((*replicates, len(pairs)))
+        pairs = all_pairs(_bandit(bandit).S, bandit.K)
+        zero = np.zeros((*(_replicate_shape(replicates) or ()), len(pairs)))
         return cls(pairs, pair_features(bandit.phi, pairs), zero, zero)
 
     @property
@@ -330,13 +352,20 @@ def sample_outcomes(bandit: Bandit, counts, rng, replicates=None) -> Comparisons
         If counts are negative, fractional, too large or of the wrong shape.
     """
     rng, lead = check.generator(rng), _replicate_shape(replicates)
-    pairs = all_pairs(bandit.S, bandit.K)
+    pairs = all_pairs(_bandit(bandit).S, bandit.K)
     z = pair_features(bandit.phi, pairs)
     counts = check.finite(counts, "counts", ("pair",))
     if counts.shape[-1] != len(pairs):
-        raise ValueError(f"counts must have one entry per pair: {counts.shape}, {len(pairs)} pairs")
-    if ((counts < 0) | (counts != np.floor(counts)) | (counts > 1e15)).any():
-        raise ValueError("counts must be whole numbers between 0 and 1e15")
+        raise ValueError(
+            f"counts must have one entry per pair: {counts.shape}, {len(pairs)} pairs"
+        )
+    bad = (counts < 0) | (counts != np.floor(counts)) | (counts > check.MOST_COMPARISONS)
+    if bad.any():
+        index = tuple(np.argwhere(bad)[0])
+        raise ValueError(
+            f"counts must be whole numbers from 0 to {check.MOST_COMPARISONS:g}: "
+            f"pair {index[-1]} has {counts[index]}"
+        )
     if lead is not None:
         counts = np.broadcast_to(counts, lead + counts.shape)
     wins = _draw_wins(counts, preference_probability(bandit.theta, z), rng)
@@ -375,9 +404,7 @@ def sample_comparisons(bandit: Bandit, n: int, design, rng, replicates=None) -> 
     Result ``win-count-sufficiency``.
     """
     rng, lead, n = check.generator(rng), _replicate_shape(replicates), check.count(n)
-    if n > 1e15:
-        raise ValueError(f"n must be at most 1e15: got {n}")
-    pairs = all_pairs(bandit.S, bandit.K)
+    pairs = all_pairs(_bandit(bandit).S, bandit.K)
     z = pair_features(bandit.phi, pairs)
     design = _design(design, len(pairs))
     counts = _draw_counts(n, design, rng, lead)
@@ -421,13 +448,19 @@ def sample_adaptive(bandit: Bandit, rule: Callable[[Comparisons, int], np.ndarra
     ValueError
         If a number is negative or ``rule`` does not return a design.
     """
+    if not callable(rule):
+        raise ValueError(f"rule must be callable: got {type(rule).__name__}")
     rng, lead = check.generator(rng), _replicate_shape(replicates) or ()
     rounds, batch = check.count(rounds, "rounds"), check.count(batch, "batch")
     data = Comparisons.empty(bandit, lead)
     probability = preference_probability(bandit.theta, data.z)
     for t in range(rounds):
         design = _design(rule(data, t), len(data.pairs), f"the design of round {t}")
-        check.broadcast("the design", design.shape[:-1], "the replicates", lead)
+        if check.broadcast("the design", design.shape[:-1], "the replicates", lead) != lead:
+            raise ValueError(
+                f"the design of round {t} has more replicates than the data: "
+                f"{design.shape[:-1]} and {lead}"
+            )
         counts = _draw_counts(batch, np.broadcast_to(design, lead + design.shape[-1:]), rng, None)
         wins = _draw_wins(counts, probability, rng)
         data = data + Comparisons._trusted(data.pairs, data.z, counts, wins)

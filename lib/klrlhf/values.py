@@ -1,6 +1,7 @@
 r"""What a policy is worth: the KL-regularized objective, its optimum, its gap, its frontier.
 
-.. math:: J(\pi) = E_{x\sim d_0}\big[E_{a\sim\pi}r(x,a) - \beta\,\mathrm{KL}(\pi(\cdot|x)\|\pi_0(\cdot|x))\big]
+.. math:: J(\pi) = E_{x\sim d_0}\big[E_{a\sim\pi}r(x,a)
+          - \beta\,\mathrm{KL}(\pi(\cdot|x)\|\pi_0(\cdot|x))\big]
 
 What lives here: exact values by enumeration over a finite instance, on plain arrays.
 What does not: the instance as an object (``bandit``) and anything estimated from data.
@@ -15,7 +16,7 @@ from scipy.special import logsumexp
 
 from . import _validate as check
 from .numerics import _bregman_kl_terms, _expm1_minus
-from .policies import _exponent, _log, log_gibbs_policy, log_partition
+from .policies import _log, log_gibbs_policy
 
 __all__ = [
     "expected_reward",
@@ -127,7 +128,10 @@ def value(policy, reward, beta, pi0, d0):
     Do not subtract two values to get a gap: ``suboptimality`` keeps the digits that this loses.
     """
     beta = check.positive(beta, "beta")
-    return expected_reward(policy, reward, d0) - beta * expected_kl(policy, pi0, d0)
+    earned, paid = expected_reward(policy, reward, d0), expected_kl(policy, pi0, d0)
+    check.broadcast("beta", beta.shape, "the instances",
+                    check.broadcast("reward", earned.shape, "pi0", paid.shape))
+    return earned - beta * paid
 
 
 def optimal_value(reward, beta, pi0, d0):
@@ -163,8 +167,10 @@ def optimal_value(reward, beta, pi0, d0):
     check.same_trailing("reward", reward, "pi0", pi0, 2)
     mean = (pi0 * reward).sum(axis=-1)
     centred = reward - mean[..., None]
-    z = log_partition(centred, beta, pi0)
-    exponent = _exponent(centred, beta)
+    lead = check.broadcast("reward", reward.shape[:-2], "pi0", pi0.shape[:-2])
+    check.broadcast("reward and pi0", lead, "beta", beta.shape)
+    exponent = centred / beta[..., None, None]
+    z = logsumexp(np.log(pi0) + exponent, axis=-1)
     small = np.abs(exponent).max(axis=-1) < 0.5
     excess = (pi0 * _expm1_minus(np.where(small[..., None], exponent, 0.0))).sum(axis=-1)
     z = np.where(small, np.log1p(excess), z)
@@ -241,26 +247,45 @@ def plug_in_suboptimality(reward_hat, reward, beta, pi0, d0):
     """
     reward_hat, reward = check.rewards(reward_hat, "reward_hat"), check.rewards(reward)
     check.same_trailing("reward_hat", reward_hat, "reward", reward, 2)
-    return _gap_from_difference(reward_hat - reward, reward, beta, pi0, d0)
+    return _gap_from_difference(reward_hat - reward, reward_hat, reward, beta, pi0, d0)
 
 
-def _gap_from_difference(difference, reward, beta, pi0, d0):
-    """The gap of ``Gibbs(reward + difference)``; ``difference`` may be far below rounding of it."""
+def _gap_from_difference(difference, reward_hat, reward, beta, pi0, d0):
+    """The gap of ``Gibbs(reward_hat)``; ``difference`` may be far below rounding of ``reward``."""
     beta = check.positive(beta, "beta")
     log_optimal = log_gibbs_policy(reward, beta, pi0)
     d0 = _prompts_for(d0, log_optimal)
     optimal = np.exp(log_optimal)
     check.broadcast("reward_hat and reward", difference.shape[:-2], "beta", beta.shape)
-    v = _exponent(difference, beta)
+    difference, optimal, log_optimal = np.broadcast_arrays(difference, optimal, log_optimal)
+    beta_column = beta[..., None, None]
+
+    def measured_from(action):
+        return (difference - np.take_along_axis(difference, action, axis=-1)) / beta_column
+
     # Subtract the value at the likeliest action first: it is then centred without cancellation.
-    v, optimal, log_optimal = np.broadcast_arrays(v, optimal, log_optimal)
-    anchor = optimal.argmax(axis=-1)[..., None]
-    v = v - np.take_along_axis(v, anchor, axis=-1)
+    v = measured_from(optimal.argmax(axis=-1)[..., None])
     v = v - (optimal * v).sum(axis=-1, keepdims=True) / optimal.sum(axis=-1, keepdims=True)
     small = np.abs(v).max(axis=-1, keepdims=True) < 1.0
     excess = (optimal * _expm1_minus(np.where(small, v, 0.0))).sum(axis=-1, keepdims=True)
-    u = v - np.where(small, np.log1p(excess), logsumexp(log_optimal + v, axis=-1, keepdims=True))
-    terms = _bregman_from_ratio(u, log_optimal)
+    u = v - np.log1p(excess)
+    if small.all():
+        return beta * _average(_bregman_from_ratio(u, log_optimal).sum(axis=-1), d0)
+    # Large differences are measured from the action that the estimate likes best instead: the
+    # log-ratios of the actions that matter then lose nothing to the size of v.
+    anchor = (log_optimal + v).argmax(axis=-1)[..., None]
+    far = measured_from(anchor)
+    tame = ((far.max(axis=-1, keepdims=True) < 500.0)
+            & (np.take_along_axis(log_optimal, anchor, axis=-1) > -500.0))
+    far = np.where(tame, far, 0.0)
+    tilt = (optimal * np.expm1(far)).sum(axis=-1, keepdims=True)
+    log_mean = np.where(tilt > -0.5, np.log1p(np.maximum(tilt, -0.5)),
+                        logsumexp(log_optimal + far, axis=-1, keepdims=True))
+    terms = _bregman_from_ratio(np.where(small, u, far - log_mean), log_optimal)
+    if not (small | tame).all():
+        # The two policies live on different actions: their own logarithms say it all.
+        apart = _bregman_kl_terms(log_gibbs_policy(reward_hat, beta, pi0), log_optimal)
+        terms = np.where(small | tame, terms, apart)
     return beta * _average(terms.sum(axis=-1), d0)
 
 
@@ -354,17 +379,28 @@ def temperature_path(inverse_temperatures, reward, pi0, d0) -> TemperaturePath:
 
 def _path_moments(lam, reward, pi0, d0):
     """Mean reward, KL and variance at inverse temperatures ``(..., M)``, in log space."""
+    reward, pi0 = np.broadcast_arrays(reward, pi0)
     # Centring at the best action keeps lambda (r - max r) <= 0: no overflow at any lambda.
     top = reward.max(axis=-1, keepdims=True)
-    drop = (reward - top)[..., None, :, :]
+    drop, log_pi0 = (reward - top)[..., None, :, :], np.log(pi0)[..., None, :, :]
     with np.errstate(over="ignore"):
         exponent = np.where(drop == 0.0, 0.0, lam[..., None, None] * drop)
-    log_weight = np.log(pi0)[..., None, :, :] + exponent
-    log_policy = log_weight - logsumexp(log_weight, axis=-1, keepdims=True)
-    policy = np.exp(log_policy)
+    # Small tilts are measured from the likeliest action and centred, as in _gap_from_difference,
+    # so that KL keeps its digits down to lambda = 0.
+    small = exponent.min(axis=-1, keepdims=True) > -0.5
+    u = exponent - logsumexp(log_pi0 + exponent, axis=-1, keepdims=True)
+    if small.any():
+        anchor = pi0.argmax(axis=-1)[..., None]
+        step = (reward - np.take_along_axis(reward, anchor, axis=-1))[..., None, :, :]
+        v = np.where(small, lam[..., None, None], 0.0) * step
+        weight = pi0[..., None, :, :]
+        v = v - (weight * v).sum(axis=-1, keepdims=True)
+        excess = (weight * _expm1_minus(v)).sum(axis=-1, keepdims=True)
+        u = np.where(small, v - np.log1p(excess), u)
+    policy = np.exp(log_pi0 + u)
     mean_drop = (policy * drop).sum(axis=-1, keepdims=True)
     variance = (policy * (drop - mean_drop) ** 2).sum(axis=-1)
-    kl = _bregman_kl_terms(log_policy, np.log(pi0)[..., None, :, :]).sum(axis=-1)
+    kl = _bregman_from_ratio(u, log_pi0).sum(axis=-1)
     weights = d0[..., None, :]
     mean = _average(mean_drop[..., 0] + top[..., None, :, 0], weights)
     return mean, _average(kl, weights), _average(variance, weights)
@@ -382,7 +418,8 @@ def kl_frontier(kl, reward, pi0, d0) -> KLFrontier:
     r"""The frontier :math:`F(k) = \max\{E r : E\,\mathrm{KL}(\pi\|\pi_0)\le k\}`.
 
     The maximizer is the Gibbs policy whose divergence is ``k``; its beta is the slope of ``F``.
-    Solved by bisection on the logarithm of the inverse temperature, in which KL increases.
+    Solved by safeguarded Newton steps on the logarithm of the inverse temperature, in which KL
+    increases.
 
     Parameters
     ----------
@@ -396,8 +433,8 @@ def kl_frontier(kl, reward, pi0, d0) -> KLFrontier:
     Returns
     -------
     KLFrontier
-        Named arrays ``kl``, ``reward``, ``beta`` of shape (..., M); ``beta`` is ``inf`` at ``kl = 0``
-        and 0 from ``kl_max`` on, where the frontier is flat.
+        Named arrays ``kl``, ``reward``, ``beta`` of shape (..., M); ``beta`` is ``inf`` at
+        ``kl = 0`` and 0 from ``kl_max`` on, where the frontier is flat.
 
     Raises
     ------
@@ -421,19 +458,32 @@ def kl_frontier(kl, reward, pi0, d0) -> KLFrontier:
     high = low + 1.0
     inside = (budget > 0) & (budget < ceiling)
     for _ in range(60):
-        short = inside & (_path_moments(np.exp(np.minimum(high, 690.0)), reward, pi0, d0)[1] < budget)
+        reached = _path_moments(np.exp(np.minimum(high, 690.0)), reward, pi0, d0)[1]
+        short = inside & (reached < budget)
         if not short.any() or (high[short] > 690.0).all():
             break
         high = np.where(short, high + np.maximum(1.0, high - low), high)
-    for _ in range(70):
-        middle = 0.5 * (low + high)
-        below = _path_moments(np.exp(np.minimum(middle, 690.0)), reward, pi0, d0)[1] < budget
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    lam = np.exp(np.minimum(0.5 * (low + high), 690.0))
+    # Newton for log KL as a function of log lambda (slope lambda^2 v / KL), kept in the bracket.
+    point = low
+    for _ in range(80):
+        lam = np.exp(np.minimum(point, 690.0))
+        _, reached, variance = _path_moments(lam, reward, pi0, d0)
+        below = reached < budget
+        low, high = np.where(below, point, low), np.where(below, high, point)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            step = (np.log(budget) - np.log(reached)) * reached / (lam**2 * variance)
+            good = (point + step > low) & (point + step < high)
+        settled = np.abs(np.where(good, step, high - low)) <= 4e-16 * np.maximum(np.abs(point), 1)
+        if (settled | ~inside).all():
+            break
+        point = np.where(good, point + np.where(good, step, 0.0), 0.5 * (low + high))
+    lam = np.exp(np.minimum(point, 690.0))
     inner = _path_moments(lam, reward, pi0, d0)[0]
     start = _average((pi0 * reward).sum(axis=-1), d0)[..., None]
     best = _average(reward.max(axis=-1), d0)[..., None]
     # A policy cannot earn less than pi0 or more than the best action: clip rounding.
     attained = np.where(budget <= 0, start, np.where(budget >= ceiling, best, inner))
-    slope = np.where(budget >= ceiling, 0.0, np.where(budget <= 0, np.inf, 1.0 / lam))
+    # At budget 0 lambda itself may underflow; its slope is infinite there anyway.
+    slope = np.where(budget <= 0, np.inf, 1.0 / np.maximum(lam, 1e-305))
+    slope = np.where(budget >= ceiling, 0.0, slope)
     return KLFrontier(budget, attained, slope)
