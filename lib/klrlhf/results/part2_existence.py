@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse.csgraph import connected_components
-from scipy.special import expit
+from scipy.special import expit, kl_div
 
 from klrlhf.estimation import fit_mle, mle_exists, win_graph_strongly_connected
 from klrlhf.preferences import Comparisons, all_pairs
@@ -106,32 +106,44 @@ def plane_separated(data):
 def conflict(data):
     """The constant zeta in the plane (0 if the z do not span it or a direction separates).
 
-    On the circle l_infinity is a nonnegative sinusoid between its kinks, hence concave there, so its
-    least value sits at a kink: a unit vector orthogonal to some z.
+    On the circle l_infinity is a nonnegative sinusoid between its kinks, hence concave there, so
+    its least value sits at a kink: a unit vector orthogonal to some z.
     """
     kinks = np.stack([-data.z[:, 1], data.z[:, 0]], axis=1)
     kinks = kinks / np.linalg.norm(kinks, axis=1, keepdims=True)
     u = kinks @ data.z.T
-    total = [(data.wins @ np.maximum(0, -s * u).T + data.losses @ np.maximum(0, s * u).T)
-             for s in (1, -1)]
+    total = [
+        (data.wins @ np.maximum(0, -s * u).T + data.losses @ np.maximum(0, s * u).T)
+        for s in (1, -1)
+    ]
     return np.where(data.counts > 0, np.minimum(*total), np.inf).min(axis=1)
 
 
-@result("mle-existence", part="II", item="2.1", kind="inequality",
-        title="Existence of the maximum likelihood estimate",
-        source="Albert and Anderson 1984; constants: this book", depends=("bt-likelihood",))
+@result(
+    "mle-existence",
+    part="II",
+    item="2.1",
+    kind="inequality",
+    title="Existence of the maximum likelihood estimate",
+    source="Albert and Anderson 1984; constants: this book",
+    depends=("bt-likelihood",),
+)
 def mle_existence(check):
     """The infimum is attained exactly when no direction separates the votes."""
-    for rng, size in check.batches(10_000, fast=800, size=400):
+    for rng, size in check.batches(10_000, fast=600, size=200):
         d = int(rng.choice([1, 2, 2, 3]))
         z = lattice(d, 2 if d < 3 else 1)
         data = sparse_votes(rng, size, z)
-        exists = np.asarray(mle_exists(data))
         doubled, seen = np.concatenate([z, -z]), signed(data)
         answers = [separated_by_program(doubled[row]) for row in seen]
         separated = np.array([answer for answer, _ in answers])
         direction = np.array([found for _, found in answers])
-        check.holds("claim: the library agrees with the linear program", exists == ~separated)
+        # Linear programs are slow: the library's own runs on a quarter of the instances.
+        some = np.arange(0, size, 4)
+        check.holds(
+            "claim: the library agrees with the linear program",
+            np.asarray(mle_exists(take(data, some))) == ~separated[some],
+        )
         # The optimizer's answer, which knows nothing of directions: is the gradient zero inside?
         # These votes have estimates of norm below 7, and at 8 no margin underflows.
         wide = fit_mle(data, B=8.0)
@@ -141,8 +153,13 @@ def mle_existence(check):
         u = wide.theta @ z.T
         balance = (data.wins * expit(-u) - data.losses * expit(u)) @ z
         there = ~separated
-        check.identity("step 1: residuals balance", balance[there], 0.0,
-                       scale=1 + data.n[there, None], tol=1e-7)
+        check.identity(
+            "step 1: residuals balance",
+            balance[there],
+            0.0,
+            scale=1 + data.n[there, None],
+            tol=1e-7,
+        )
         # With a separating direction the gradient has a definite sign along it, at every point.
         theta = rng.standard_normal((size, d)) * 10.0 ** rng.uniform(-1, 0.7, (size, 1))
         push = (direction * gradient(theta, data)).sum(1)
@@ -153,13 +170,19 @@ def mle_existence(check):
         rank = np.array([np.linalg.matrix_rank(doubled[row]) for row in seen])
         for B in (0.5, 2.0, 8.0):
             norm = np.linalg.norm(fit_mle(data, B=B).theta, axis=1)
-            check.identity("step 7: minimizing sequences diverge", norm[separated], B, scale=B, tol=1e-6)
+            check.identity(
+                "step 7: minimizing sequences diverge", norm[separated], B, scale=B, tol=1e-6
+            )
         flat = there & (rank < d)
         for k in np.flatnonzero(flat)[:5]:
             v = np.linalg.svd(doubled[seen[k]])[2][-1]
-            check.identity("step 6: not unique without span",
-                           loss(wide.theta[k][None] + 3 * v, take(data, [k])),
-                           loss(wide.theta[k][None], take(data, [k])), scale=1 + data.n[k], tol=1e-10)
+            check.identity(
+                "step 6: not unique without span",
+                loss(wide.theta[k][None] + 3 * v, take(data, [k])),
+                loss(wide.theta[k][None], take(data, [k])),
+                scale=1 + data.n[k],
+                tol=1e-10,
+            )
         full = there & (rank == d)
         u = wide.theta @ z.T
         second = np.einsum("nt,ti,tj->nij", data.counts * expit(u) * expit(-u), z, z)
@@ -171,15 +194,29 @@ def mle_existence(check):
             zeta = conflict(data)
             check.holds("step 4: conflict", (zeta > 0) == full)
             norm = np.linalg.norm(wide.theta, axis=1)
-            check.inequality("step 5: growth", (zeta * np.linalg.norm(theta, axis=1))[full],
-                             loss(theta, data)[full], tol=1e-12)
-            check.inequality("claim: norm of the estimate", (norm * zeta)[full],
-                             (data.n * np.log(2))[full], tol=1e-9)
+            check.inequality(
+                "step 5: growth",
+                (zeta * np.linalg.norm(theta, axis=1))[full],
+                loss(theta, data)[full],
+                tol=1e-12,
+            )
+            check.inequality(
+                "claim: norm of the estimate",
+                (norm * zeta)[full],
+                (data.n * np.log(2))[full],
+                tol=1e-9,
+            )
 
 
-@result("mle-infimum", part="II", item="2.1", kind="identity",
-        title="What is left when the estimate runs away", source="this book",
-        depends=("mle-existence",))
+@result(
+    "mle-infimum",
+    part="II",
+    item="2.1",
+    kind="identity",
+    title="What is left when the estimate runs away",
+    source="this book",
+    depends=("mle-existence",),
+)
 def mle_infimum(check):
     """The infimum is the attained minimum over the votes no direction can please strictly."""
     z = lattice(2)
@@ -192,8 +229,9 @@ def mle_infimum(check):
         check.holds("step 1: one direction for all", (happy > 0)[strict])
         one_sided = (data.wins == 0) | (data.losses == 0)
         check.holds("step 1: strict votes are one-sided", one_sided[strict])
-        rest = Comparisons(data.pairs, z, np.where(strict, 0, data.counts),
-                           np.where(strict, 0, data.wins))
+        rest = Comparisons(
+            data.pairs, z, np.where(strict, 0, data.counts), np.where(strict, 0, data.wins)
+        )
         busy = rest.n > 0
         check.holds("step 2: the rest has no separating direction", ~plane_separated(rest))
         check.holds("step 2: the rest has an estimate", np.asarray(mle_exists(rest))[busy])
@@ -202,21 +240,41 @@ def mle_infimum(check):
         length = np.linalg.norm(ray, axis=1, keepdims=True)
         unit = ray / np.maximum(length, 1)
         far = least.theta + 400 * unit
-        check.identity("claim: value of the infimum (step 3)", loss(far, data), base,
-                       scale=1 + data.n, tol=1e-9)
-        check.holds("step 3: zero iff completely separable",
-                    (base == 0) == (strict | (data.counts == 0)).all(axis=1))
+        check.identity(
+            "claim: value of the infimum (step 3)",
+            loss(far, data),
+            base,
+            scale=1 + data.n,
+            tol=1e-9,
+        )
+        check.holds(
+            "step 3: zero iff completely separable",
+            (base == 0) == (strict | (data.counts == 0)).all(axis=1),
+        )
         losses = [loss(fit_mle(data, B=B).theta, data) for B in (2.0, 6.0)]
-        check.inequality("step 3: the rest bounds from below", base, losses[0],
-                         scale=1 + data.n, tol=1e-9)
+        check.inequality(
+            "step 3: the rest bounds from below", base, losses[0], scale=1 + data.n, tol=1e-9
+        )
         check.inequality("step 3: larger balls come closer", losses[1], losses[0], tol=1e-9)
-        # Step 4: the ball estimates are a minimizing sequence; their probabilities converge.
-        wide = fit_mle(data, B=20.0, require_convergence=False).theta @ z.T
-        settled = (data.counts > 0) & ~strict
-        check.identity("claim: probabilities converge (step 4)", expit(wide)[settled],
-                       expit(least.theta @ z.T)[settled], tol=1e-3)
-        check.inequality("claim: strict votes become certain (step 4)",
-                         expit(-wide * np.where(data.wins > 0, 1, -1))[strict], 1e-3)
+        # Step 4, at random points and at ball estimates, which are a minimizing sequence.
+        wide = fit_mle(data, B=20.0, require_convergence=False)
+        for point in (rng.standard_normal((size, 2)) * 3, wide.theta):
+            u, v = point @ z.T, least.theta @ z.T
+            apart = kl_div(expit(v), expit(u)) + kl_div(expit(-v), expit(-u))
+            paid = data.wins * softplus(-u) + data.losses * softplus(u)
+            parts = np.where(strict, paid, data.counts * apart).sum(axis=1)
+            excess = loss(point, data) - base
+            check.identity(
+                "claim: excess loss in parts (step 4)",
+                parts,
+                excess,
+                scale=1 + data.n + loss(point, data),
+                tol=1e-11,
+            )
+            gap = (data.counts * 2 * (expit(u) - expit(v)) ** 2 * ~strict).sum(axis=1)
+            check.inequality("step 4: Pinsker", gap, excess, scale=1 + data.n, tol=1e-11)
+        # Quasi-separable logs in so large a ball are at the limit of double precision.
+        check.inequality("step 4: the excess vanishes", excess[wide.converged], 0.05)
 
 
 def win_graph(data, K, S):
@@ -239,9 +297,15 @@ def _tournaments(rng, size, S, K):
     return Comparisons(pairs, z, counts, rng.binomial(counts.astype(int), expit(strength @ z.T)))
 
 
-@result("ford-strong-connectivity", part="II", item="2.1", kind="identity",
-        title="Ford's condition, one component at a time", source="Ford 1957",
-        depends=("mle-existence", "bt-identification"))
+@result(
+    "ford-strong-connectivity",
+    part="II",
+    item="2.1",
+    kind="identity",
+    title="Ford's condition, one component at a time",
+    source="Ford 1957",
+    depends=("mle-existence", "bt-identification"),
+)
 def ford_strong_connectivity(check):
     """Tabular features: the estimate exists iff every component is strongly connected."""
     for rng, size in check.batches(20_000, fast=2_000):
@@ -250,17 +314,27 @@ def ford_strong_connectivity(check):
         graph = win_graph(data, K, S)
         reach, joined = _closure(graph), _closure(graph | graph.swapaxes(1, 2))
         strong = (reach == joined).all(axis=(1, 2))
-        check.holds("claim: the library's graph search",
-                    np.asarray(win_graph_strongly_connected(data)) == strong)
-        check.holds("claim: the library's existence test", np.asarray(mle_exists(data)) == strong)
+        check.holds(
+            "claim: the library's graph search",
+            np.asarray(win_graph_strongly_connected(data)) == strong,
+        )
+        # Linear programs are slow: every twentieth instance (1000 in a full run) has to do.
         few = np.arange(0, size, 20)
+        check.holds(
+            "claim: the library's existence test",
+            np.asarray(mle_exists(take(data, few))) == strong[few],
+        )
         doubled, seen = np.concatenate([data.z, -data.z]), signed(data)
         program = np.array([separated_by_program(doubled[seen[k]])[0] for k in few])
         check.holds("claim: the linear program", program == ~strong[few])
-        parts = [connected_components(graph[k], connection=c)[0] for k in few for c in ("strong", "weak")]
-        check.holds("claim: strong components are weak ones",
-                    (np.array(parts[::2]) == np.array(parts[1::2])) == strong[few])
-        # Step 2: inside a strongly connected component monotone scores are constant: back and forth.
+        parts = [
+            connected_components(graph[k], connection=c)[0] for k in few for c in ("strong", "weak")
+        ]
+        check.holds(
+            "claim: strong components are weak ones",
+            (np.array(parts[::2]) == np.array(parts[1::2])) == strong[few],
+        )
+        # Step 2: in a strongly connected component every arrow lies on a directed cycle.
         back = graph & ~reach.swapaxes(1, 2)
         check.holds("step 2: every arrow returns", ~back[strong].any(axis=(1, 2)))
         # Step 3: lower everybody whom the first vertex with a one-way path can reach.
@@ -270,8 +344,9 @@ def ford_strong_connectivity(check):
         margin = theta @ data.z.T
         good = ((margin >= 0) | (data.wins == 0)) & ((margin <= 0) | (data.losses == 0))
         check.holds("step 3: lowering the reachable set separates", good[~strong])
-        check.holds("step 3: strictly somewhere",
-                    ((margin != 0) & (data.counts > 0)).any(axis=1)[~strong])
+        check.holds(
+            "step 3: strictly somewhere", ((margin != 0) & (data.counts > 0)).any(axis=1)[~strong]
+        )
         # Step 4: the flat directions are constants on components.
         constant = joined[:, 0].astype(float)
         flat = (np.abs(constant @ data.z.T) * (data.counts > 0)).sum(axis=1)
@@ -280,11 +355,16 @@ def ford_strong_connectivity(check):
         if S == 1:
             whole = joined.all(axis=(1, 2))
             subsets = np.array(list(product([False, True], repeat=K)))[1:-1]
-            beats = np.einsum("ui,nij,uj->nu", subsets.astype(int), graph.astype(int),
-                              (~subsets).astype(int)) > 0
+            beats = (
+                np.einsum(
+                    "ui,nij,uj->nu", subsets.astype(int), graph.astype(int), (~subsets).astype(int)
+                )
+                > 0
+            )
             check.holds("claim: partitions (step 5)", (beats.all(axis=1) == strong)[whole])
         # Step 6: other features, same wins.
         d = int(rng.integers(1, 4))
         phi = rng.integers(-2, 3, (S * K, d)).astype(float)
         other = Comparisons(data.pairs, data.z @ phi, data.counts, data.wins)
-        check.holds("claim: every feature map (step 6)", np.asarray(mle_exists(other))[strong])
+        some = np.flatnonzero(strong)[:50]
+        check.holds("claim: every feature map (step 6)", np.asarray(mle_exists(take(other, some))))

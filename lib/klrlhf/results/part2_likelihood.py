@@ -1,6 +1,6 @@
 r"""Checks of part II, item 2.1: shape of the loss, identification, sufficiency of win counts.
 
-What lives here: reference formulas written row by row, independent of ``estimation``, and the checks.
+What lives here: reference formulas, row by row and independent of ``estimation``, and the checks.
 What does not: existence (``part2_existence``) and the ball (``part2_ball``).
 """
 
@@ -58,8 +58,14 @@ def votes_as_counts(z, sign):
     return Comparisons(pairs, z, np.ones(len(z)), (1 + sign) / 2)
 
 
-@result("bt-likelihood", part="II", item="2.1", kind="inequality",
-        title="Shape of the Bradley-Terry loss", source="standard; this book")
+@result(
+    "bt-likelihood",
+    part="II",
+    item="2.1",
+    kind="inequality",
+    title="Shape of the Bradley-Terry loss",
+    source="standard; this book",
+)
 def bt_likelihood(check):
     """Gradient and Hessian; convex; flat exactly along the complement of span z; curvature."""
     h = 1e-30
@@ -69,20 +75,27 @@ def bt_likelihood(check):
         norms = length.sum(axis=1)
         steps = 1j * h * np.eye(3)
         gradient = row_gradient(theta, z, sign)
-        complex_gradient = np.stack(
-            [row_loss(theta + e, z, sign).imag / h for e in steps], axis=-1)
-        check.identity("step 1: gradient", gradient, complex_gradient, scale=norms[:, None], tol=1e-13)
+        complex_gradient = np.stack([row_loss(theta + e, z, sign).imag / h for e in steps], axis=-1)
+        check.identity(
+            "step 1: gradient", gradient, complex_gradient, scale=norms[:, None], tol=1e-13
+        )
         u = np.einsum("Nd,Nnd->Nn", theta, z)
         slope = expit(u) * expit(-u)
         second = np.einsum("Nn,Nni,Nnj->Nij", slope, z, z)
         complex_second = np.stack(
-            [row_gradient(theta + e, z, sign).imag / h for e in steps], axis=-1)
+            [row_gradient(theta + e, z, sign).imag / h for e in steps], axis=-1
+        )
         scale = (slope * length**2).sum(axis=1)[:, None, None]
         check.identity("step 2: Hessian", second, complex_second, scale=scale, tol=1e-12)
         # Step 3: moves in the kernel change nothing; on the span the curvature is positive.
         v = np.einsum("Nij,Nj->Ni", kernel, rng.standard_normal((size, 3)) * 10)
-        check.identity("step 3: kernel, the loss is constant", row_loss(theta + v, z, sign),
-                       row_loss(theta, z, sign), scale=1 + norms * (1 + np.abs(v).sum(1)), tol=1e-13)
+        check.identity(
+            "step 3: kernel, the loss is constant",
+            row_loss(theta + v, z, sign),
+            row_loss(theta, z, sign),
+            scale=1 + norms * (1 + np.abs(v).sum(1)),
+            tol=1e-13,
+        )
         inside = np.einsum("Nn,Nnd->Nd", rng.standard_normal(sign.shape), z)
         inside /= np.linalg.norm(inside, axis=1, keepdims=True)
         seen = np.einsum("Nd,Nnd->Nn", inside, z)
@@ -91,7 +104,9 @@ def bt_likelihood(check):
         # Step 4 at the boundary of the ball that just contains theta.
         B, L = np.linalg.norm(theta, axis=1), length.max(axis=1)
         gamma = 1 / (2 + np.exp(L * B) + np.exp(-L * B))
-        check.inequality("step 4: curvature from below", gamma * (seen**2).sum(1), curvature, tol=1e-9)
+        check.inequality(
+            "step 4: curvature from below", gamma * (seen**2).sum(1), curvature, tol=1e-9
+        )
         check.inequality("step 4: curvature from above", curvature, (seen**2).sum(1) / 4, tol=1e-12)
         other = theta + rng.standard_normal(theta.shape) * B[:, None]
         weight = rng.random(size)
@@ -100,14 +115,28 @@ def bt_likelihood(check):
         check.inequality("claim: convex", row_loss(blend, z, sign), chord, tol=1e-12)
         for k in range(0, size, 50):
             data = votes_as_counts(z[k], sign[k])
-            check.identity("claim: the library's score", score(theta[k], data), gradient[k],
-                           scale=norms[k], tol=1e-13)
-            check.identity("claim: the library's Hessian", hessian(theta[k], data), second[k],
-                           scale=scale[k], tol=1e-12)
+            check.identity(
+                "claim: the library's score",
+                score(theta[k], data),
+                gradient[k],
+                scale=norms[k],
+                tol=1e-13,
+            )
+            check.identity(
+                "claim: the library's Hessian",
+                hessian(theta[k], data),
+                second[k],
+                scale=scale[k],
+                tol=1e-12,
+            )
     # The lower curvature is attained: one vote, theta parallel to z, both at full length.
     LB = np.linspace(0.1, 30, 300)
-    check.inequality("step 4: curvature, attained", 1 / (2 + np.exp(LB) + np.exp(-LB)),
-                     expit(LB) * expit(-LB), tol=1e-12)
+    check.inequality(
+        "step 4: curvature, attained",
+        1 / (2 + np.exp(LB) + np.exp(-LB)),
+        expit(LB) * expit(-LB),
+        tol=1e-12,
+    )
 
 
 def _closure(adjacent):
@@ -118,8 +147,15 @@ def _closure(adjacent):
     return reach
 
 
-@result("bt-identification", part="II", item="2.1", kind="identity",
-        title="What comparisons identify", source="standard; this book", depends=("bt-likelihood",))
+@result(
+    "bt-identification",
+    part="II",
+    item="2.1",
+    kind="identity",
+    title="What comparisons identify",
+    source="standard; this book",
+    depends=("bt-likelihood",),
+)
 def bt_identification(check):
     """The law of the outcomes knows theta exactly up to the complement of span z."""
     for rng, size in check.batches(20_000, fast=2_000):
@@ -134,16 +170,26 @@ def bt_identification(check):
         expected = (p * softplus(-v) + expit(-u) * softplus(v)).sum(1)
         entropy = (entr(p) + entr(expit(-u))).sum(1)
         divergence = (kl_div(p, q) + kl_div(expit(-u), expit(-v))).sum(1)
-        check.identity("step 1: expected loss", expected - entropy, divergence,
-                       scale=expected + entropy, tol=1e-12)
+        check.identity(
+            "step 1: expected loss",
+            expected - entropy,
+            divergence,
+            scale=expected + entropy,
+            tol=1e-12,
+        )
         flat = np.einsum("Nij,Nj->Ni", kernel, rng.standard_normal((size, 3)) * 10)
         moved = expit(np.einsum("Nd,Nnd->Nn", star + flat, z))
         size_of = 1 + np.linalg.norm(z, axis=-1) * np.linalg.norm(flat, axis=-1)[:, None]
         check.identity("claim: same law along the complement", moved, p, scale=size_of, tol=1e-13)
         combine = rng.standard_normal(p.shape)
         functional = np.einsum("Nn,Nnd->Nd", combine, z)
-        check.identity("step 2: functionals", (combine * logit(p)).sum(1), (functional * star).sum(1),
-                       scale=(np.abs(combine) * (1 + np.abs(u))).sum(1), tol=1e-11)
+        check.identity(
+            "step 2: functionals",
+            (combine * logit(p)).sum(1),
+            (functional * star).sum(1),
+            scale=(np.abs(combine) * (1 + np.abs(u))).sum(1),
+            tol=1e-11,
+        )
         # A functional with a part outside the span can be moved at will without changing the law.
         outside = rng.standard_normal((size, 3))
         perp = np.einsum("Nij,Nkj,Nk->Ni", kernel, kernel, outside)
@@ -152,8 +198,13 @@ def bt_identification(check):
         target = rng.standard_normal(size) * 5
         t = (target - (outside * star).sum(1)) / np.where(free, squared, 1)
         reached = (outside * (star + t[:, None] * perp)).sum(1)
-        check.identity("step 2: any value outside the span", reached[free], target[free],
-                       scale=(1 + np.abs(t) * squared + np.abs(outside * star).sum(1))[free], tol=1e-12)
+        check.identity(
+            "step 2: any value outside the span",
+            reached[free],
+            target[free],
+            scale=(1 + np.abs(t) * squared + np.abs(outside * star).sum(1))[free],
+            tol=1e-10,
+        )
         # Step 3: membership of e_a - e_a' in the span (by rank) against paths (by closure).
         K = int(rng.integers(2, 6))
         pairs = all_pairs(1, K)[:, 1:]
@@ -176,7 +227,7 @@ def _adaptive_histories(theta, z, steps, knowledge):
     The rule prefers pairs whose first action lost last time and stops early after wins; the
     constants ``knowledge`` make it different for every instance.
     """
-    T, probability = len(z), expit(z @ theta)
+    T, winning, losing = len(z), expit(z @ theta), expit(-(z @ theta))
     done, alive = [], [((), 1.0, 1.0)]
     for i in range(steps + 1):
         new = []
@@ -187,20 +238,28 @@ def _adaptive_histories(theta, z, steps, knowledge):
             if i == steps:
                 continue
             weight = knowledge[i] + np.array(
-                [sum(1.0 for (t, y, flip) in history if t == s and y == flip) for s in range(T)])
+                [sum(1.0 for (t, y, flip) in history if t == s and y == flip) for s in range(T)]
+            )
             law = (1 - stop) * weight / weight.sum()
             for t, flip, y in product(range(T), (0, 1), (0, 1)):
-                # Shown in reversed order (flip) the first-shown action wins with 1 - p.
-                first = 1 - probability[t] if flip else probability[t]
-                new.append((history + ((t, y, flip),), chosen * law[t] / 2,
-                            full * law[t] / 2 * (first if y else 1 - first)))
+                # y says whether the first-shown action won; it is the second one if flipped.
+                chance = winning[t] if y != flip else losing[t]
+                new.append(
+                    (history + ((t, y, flip),), chosen * law[t] / 2, full * law[t] / 2 * chance)
+                )
         alive = new
     return done
 
 
-@result("win-count-sufficiency", part="II", item="2.1", kind="identity",
-        title="Win counts are sufficient, also for adaptive logs", source="this book",
-        depends=("bt-likelihood",))
+@result(
+    "win-count-sufficiency",
+    part="II",
+    item="2.1",
+    kind="identity",
+    title="Win counts are sufficient, also for adaptive logs",
+    source="this book",
+    depends=("bt-likelihood",),
+)
 def win_count_sufficiency(check):
     """The likelihood is a factor without theta times a function of counts and wins."""
     for rng, size in check.batches(12_000, fast=1_500, size=500):
@@ -229,14 +288,24 @@ def win_count_sufficiency(check):
         check.identity("step 3: counts and sum of W z", short, by_row, scale=magnitude, tol=1e-13)
         gradient = np.einsum("NT,NTd->Nd", counts * expit(u) - wins, z)
         bulk = (counts[..., None] * np.abs(z)).sum(1)
-        check.identity("step 5: gradient from counts", gradient, row_gradient(theta, rows, outcomes),
-                       scale=1e-3 + bulk, tol=1e-12)
+        check.identity(
+            "step 5: gradient from counts",
+            gradient,
+            row_gradient(theta, rows, outcomes),
+            scale=1e-3 + bulk,
+            tol=1e-12,
+        )
         pairs = np.stack([np.arange(T), np.zeros(T, int), np.ones(T, int)], axis=1)
         for k in range(0, size, 50):
             data = Comparisons(pairs, z[k], counts[k], wins[k])
-            check.identity("step 5: the library's loss", negative_log_likelihood(theta[k], data),
-                           by_row[k], scale=magnitude[k], tol=1e-13)
-    for _ in range(check.choose(60, 8)):
+            check.identity(
+                "step 5: the library's loss",
+                negative_log_likelihood(theta[k], data),
+                by_row[k],
+                scale=magnitude[k],
+                tol=1e-13,
+            )
+    for _ in range(check.choose(40, 4)):
         # Every history of a short adaptive log with optional stopping, exactly.
         rng = check.rng
         z, knowledge = rng.standard_normal((2, 2)), 0.2 + rng.random((4, 2))
@@ -264,5 +333,6 @@ def win_count_sufficiency(check):
     pairs = all_pairs(2, 4)
     z = pair_features(arms.phi, pairs)
     reverse = arms.phi[pairs[:, 0], pairs[:, 2]] - arms.phi[pairs[:, 0], pairs[:, 1]]
-    check.identity("step 1: orientation", 1 - expit(reverse @ arms.theta), expit(z @ arms.theta),
-                   tol=1e-15)
+    check.identity(
+        "step 1: orientation", 1 - expit(reverse @ arms.theta), expit(z @ arms.theta), tol=1e-15
+    )
