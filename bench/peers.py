@@ -1,0 +1,121 @@
+"""The same fits by other hands: each function fits one replicate and returns theta.
+
+All of them maximize the unconstrained Bradley-Terry likelihood; the benchmark's data have their
+maximum inside the ball, and the benchmark checks that the answers agree.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+STEP_TOLERANCE = 1e-8
+
+
+def newton_on_counts(z, counts, wins, start=None):
+    """Plain NumPy Newton on win counts, as one would write it by hand; the best peer."""
+    theta = np.zeros(z.shape[1]) if start is None else start.copy()
+    for _ in range(100):
+        p = 1.0 / (1.0 + np.exp(-(z @ theta)))
+        gradient = z.T @ (counts * p - wins)
+        curvature = (z * (counts * p * (1.0 - p))[:, None]).T @ z
+        step = np.linalg.solve(curvature, gradient)
+        theta -= step
+        if np.abs(z @ step).max() < STEP_TOLERANCE:
+            return theta
+    raise RuntimeError("Newton's method did not converge")
+
+
+def weighted_rows(z, counts, wins):
+    """Two weighted rows per pair: the form in which scikit-learn takes counts."""
+    x = np.concatenate([z, z])
+    y = np.concatenate([np.ones(len(z)), np.zeros(len(z))])
+    weight = np.concatenate([wins, counts - wins])
+    seen = weight > 0
+    return x[seen], y[seen], weight[seen]
+
+
+def single_rows(z, counts, wins):
+    """One row per comparison: the form in which such data usually come."""
+    counts, wins = counts.astype(int), wins.astype(int)
+    x = np.concatenate([np.repeat(z, wins, axis=0), np.repeat(z, counts - wins, axis=0)])
+    y = np.concatenate([np.ones(wins.sum()), np.zeros((counts - wins).sum())])
+    return x, y
+
+
+def sklearn_fit(x, y, weight=None):
+    """scikit-learn's Newton-Cholesky solver without penalty or intercept."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", fit_intercept=False, tol=1e-8)
+    with warnings.catch_warnings():
+        # A line search at rounding error warns; the agreement of the answers is checked anyway.
+        warnings.simplefilter("ignore")
+        model.fit(x, y, sample_weight=weight)
+    return model.coef_[0]
+
+
+def statsmodels_glm(z, counts, wins):
+    """statsmodels' binomial GLM on counts (iteratively reweighted least squares)."""
+    import statsmodels.api as sm
+
+    seen = counts > 0
+    outcome = np.stack([wins, counts - wins], axis=1)[seen]
+    return np.asarray(sm.GLM(outcome, z[seen], family=sm.families.Binomial()).fit(tol=1e-12).params)
+
+
+def statsmodels_logit(x, y):
+    """statsmodels' Logit on rows (Newton)."""
+    import statsmodels.api as sm
+
+    return np.asarray(sm.Logit(y, x).fit(disp=0, method="newton", tol=1e-10).params)
+
+
+def win_matrix(pairs, counts, wins, K):
+    """Entry (i, j): how often i beat j."""
+    matrix = np.zeros((K, K))
+    matrix[pairs[:, 1], pairs[:, 2]] = wins
+    matrix[pairs[:, 2], pairs[:, 1]] = counts - wins
+    return matrix
+
+
+def choix_ilsr(matrix):
+    """choix's iterative Luce spectral ranking on the win matrix."""
+    import choix
+
+    return choix.ilsr_pairwise_dense(matrix, tol=1e-8, max_iter=1000)
+
+
+def choix_opt(K, rows):
+    """choix's Newton-CG on a list of (winner, loser)."""
+    import choix
+
+    return choix.opt_pairwise(K, rows, alpha=0.0, method="Newton-CG", tol=1e-9)
+
+
+def winner_loser_rows(pairs, counts, wins):
+    """A list of (winner, loser), one entry per comparison."""
+    rows = []
+    for (_, i, j), n, w in zip(pairs.tolist(), counts.astype(int), wins.astype(int), strict=True):
+        rows += [(i, j)] * w + [(j, i)] * (n - w)
+    return rows
+
+
+def evalica_fit(left, right, winners, weights, index):
+    """evalica's Bradley-Terry scores (minorization-maximization) from weighted outcomes."""
+    import evalica
+
+    scores = evalica.bradley_terry(left, right, winners, index=index, weights=weights,
+                                   tolerance=1e-10, limit=100_000).scores
+    return np.log(scores.to_numpy()[np.argsort(scores.index.to_numpy())])
+
+
+def evalica_rows(pairs, counts, wins):
+    """Two weighted outcomes per pair, as evalica takes them."""
+    import evalica
+
+    left = np.concatenate([pairs[:, 1], pairs[:, 1]]).tolist()
+    right = np.concatenate([pairs[:, 2], pairs[:, 2]]).tolist()
+    winners = [evalica.Winner.X] * len(pairs) + [evalica.Winner.Y] * len(pairs)
+    return left, right, winners, np.concatenate([wins, counts - wins]).tolist()

@@ -1,0 +1,30 @@
+"""Explorers: figures with controls that answer in a static page, in a live kernel, and in print.
+
+``Explorer`` is the host (:mod:`klrlhf.explore.host`), ``Design`` and ``Frame`` say what an
+explorer is made of (:mod:`klrlhf.explore.design`), and each factory below lives in a file of its
+own. Needs the optional packages of ``klrlhf[widgets]`` (anywidget).
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "Explorer": "host", "Design": "design", "Frame": "design",
+    "tilt_explorer": "tilt",
+    "frontier_explorer": "frontier",
+    "second_order_explorer": "second_order",
+    "likelihood_explorer": "likelihood",
+    "confidence_explorer": "confidence",
+    "radius_cost_explorer": "radius_cost",
+}
+FACTORIES = tuple(name for name in _HOMES if name.endswith("_explorer"))
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__():
+    return sorted([*globals(), *_HOMES])
