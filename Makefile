@@ -1,0 +1,70 @@
+# make book   build the site and serve it on 127.0.0.1
+# make test   the whole test suite, browser tests included
+# make html   build into _build/html, do not serve
+# make verify check every numbered result in full, write _build/results.json
+# make bench  performance tables
+# make clean  remove the built site and its caches (the virtual environment stays)
+
+SHELL := bash
+.SHELLFLAGS := -eo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: book html serve test verify bench clean
+
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+PY := $(VENV)/bin/python
+BOOK_READY := $(VENV)/.ready-book
+TEST_READY := $(VENV)/.ready-test
+BENCH_READY := $(VENV)/.ready-bench
+HTML := _build/html
+HTML_DONE := _build/.html-done
+
+# Pages depend on sources, the library, the settings and the last full verification.
+SOURCES := $(shell find book lib _config.yml _toc.yml $(wildcard _build/results.json) -type f \
+             -not -path '*/__pycache__/*' -not -path '*.egg-info/*' -not -name '*.pyc')
+
+book: html
+	$(PY) tools/serve.py $(HTML) --port $(PORT)
+
+html: $(HTML_DONE)
+
+$(HTML_DONE): $(SOURCES) $(BOOK_READY)
+	@# Sphinx repeats no warning for a page it need not read again: after a failure, read all again.
+	$(VENV)/bin/jupyter-book build book --config _config.yml --toc "$$PWD/_toc.yml" \
+	  --path-output . -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
+	touch $@
+
+serve:
+	$(PY) tools/serve.py $(HTML) --port $(PORT)
+
+test: html $(TEST_READY)
+	$(PY) -m pytest
+
+verify: $(BOOK_READY)
+	mkdir -p _build
+	$(PY) -m klrlhf.results --output _build/results.json
+
+bench: $(BENCH_READY)
+	$(PY) bench/run.py
+	$(PY) bench/slider_latency.py
+
+clean:
+	rm -rf _build
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(BOOK_READY): requirements.txt pyproject.toml | $(PY)
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt -e .
+	touch $@
+
+$(TEST_READY): requirements-test.txt $(BOOK_READY)
+	$(PY) -m pip install --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+$(BENCH_READY): requirements-bench.txt $(TEST_READY)
+	$(PY) -m pip install --disable-pip-version-check -r requirements-bench.txt
+	touch $@

@@ -1,0 +1,21 @@
+"""The book's own Sphinx extension, one concern per file.
+
+assets      self-hosted MathJax, fonts and explorers; nothing is fetched from another host
+palette     the library's palette as CSS variables; figures inlined so that they use it
+proofs      ``{prf:proof}`` as a native disclosure that folds
+records     the checks' records: the last full verification, or a fast run
+badges      the line under each result, and the strictness between book and registry
+graph       layout and SVG of the dependency graph
+index_page  the theorem index and the map of results
+api         reference pages from the library's docstrings
+notebooks   each chapter as a clean ``.ipynb`` to download
+"""
+from . import api, assets, badges, index_page, notebooks, palette, proofs, records
+
+MODULES = (assets, palette, records, proofs, badges, index_page, api, notebooks)
+
+
+def setup(app):
+    for module in MODULES:
+        module.setup(app)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
