@@ -1,7 +1,7 @@
 """Performance tables: ``python bench/run.py``; prints Markdown, writes ``_build/bench.json``.
 
 Every contender runs in this process on the same data to the same optimum (the largest difference
-of the answers is printed), on one thread, interleaved; times are medians of CPU time over the rounds.
+of the answers is printed), on one thread, in turns; times are medians of CPU time over the rounds.
 Slow contenders run on fewer replicates; every time is per fit.
 """
 
@@ -15,7 +15,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import argparse
 import json
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -101,162 +101,151 @@ def floor(z: np.ndarray, steps: int, rows: int = 32):
     return run
 
 
-def fits_linear(rounds: int) -> dict:
-    """Batched maximum likelihood with linear features."""
-    results = {}
-    for d, n, S, K in LINEAR:
-        bandit = linear_instance(d, S, K)
-        data = sample_comparisons(bandit, n, uniform_design(bandit), 0, replicates=REPLICATES)
-        fit = fit_mle(data, bandit.B)
-        assert not fit.on_boundary.any(), "the peers know no ball: choose B so that it is inactive"
-        z, counts, wins = data.z, data.counts, data.wins
-        few = 20 if n <= 10**4 else 3
-        weighted = [peers.weighted_rows(z, counts[i], wins[i]) for i in range(50)]
-        rows = [peers.single_rows(z, counts[i], wins[i]) for i in range(few)]
-        pooled = peers.newton_on_counts(z, counts.sum(axis=0), wins.sum(axis=0))
-        loops = {
-            HAND: (lambda i: peers.newton_on_counts(z, counts[i], wins[i]), 200),
-            HAND_WARM: (lambda i: peers.newton_on_counts(z, counts[i], wins[i], pooled), 200),
-            "scikit-learn newton-cholesky, weighted counts":
-                (lambda i: peers.sklearn_fit(*weighted[i]), 50),
-            "scikit-learn newton-cholesky, rows": (lambda i: peers.sklearn_fit(*rows[i]), few),
-            "statsmodels GLM, counts":
-                (lambda i: peers.statsmodels_glm(z, counts[i], wins[i]), 20),
-            "statsmodels Logit, rows": (lambda i: peers.statsmodels_logit(*rows[i]), few),
-        }
-        record = contest(lambda data=data, B=bandit.B: fit_mle(data, B), loops, fit.theta, rounds)
-        seconds = medians({FLOOR: floor(z, fit.iterations)}, rounds)[FLOOR] / REPLICATES
-        record[FLOOR] = {"seconds_per_fit": seconds, "replicates": REPLICATES, "difference": 0.0,
-                         "ratio": seconds / record[OURS]["seconds_per_fit"]}
-        results[f"d={d}, n={n:.0e}, {len(z)} pairs"] = record
-    return results
+def fit_linear(d: int, n: int, S: int, K: int, rounds: int) -> dict:
+    """Batched maximum likelihood with linear features, one setting."""
+    bandit = linear_instance(d, S, K)
+    data = sample_comparisons(bandit, n, uniform_design(bandit), 0, replicates=REPLICATES)
+    fit = fit_mle(data, bandit.B)
+    assert not fit.on_boundary.any(), "the peers know no ball: choose B so that it is inactive"
+    z, counts, wins = data.z, data.counts, data.wins
+    few = 20 if n <= 10**4 else 3
+    weighted = [peers.weighted_rows(z, counts[i], wins[i]) for i in range(50)]
+    rows = [peers.single_rows(z, counts[i], wins[i]) for i in range(few)]
+    single = [Comparisons(data.pairs, z, counts[i], wins[i]) for i in range(50)]
+    pooled = peers.newton_on_counts(z, counts.sum(axis=0), wins.sum(axis=0))
+    loops = {
+        "klrlhf.fit_mle, one at a time": (lambda i: fit_mle(single[i], bandit.B).theta, 50),
+        HAND: (lambda i: peers.newton_on_counts(z, counts[i], wins[i]), 200),
+        HAND_WARM: (lambda i: peers.newton_on_counts(z, counts[i], wins[i], pooled), 200),
+        "scikit-learn newton-cholesky, weighted counts":
+            (lambda i: peers.sklearn_fit(*weighted[i]), 50),
+        "scikit-learn newton-cholesky, rows": (lambda i: peers.sklearn_fit(*rows[i]), few),
+        "statsmodels GLM, counts":
+            (lambda i: peers.statsmodels_glm(z, counts[i], wins[i]), 20),
+        "statsmodels Logit, rows": (lambda i: peers.statsmodels_logit(*rows[i]), few),
+    }
+    record = contest(lambda: fit_mle(data, bandit.B), loops, fit.theta, rounds)
+    seconds = medians({FLOOR: floor(z, fit.iterations)}, rounds)[FLOOR] / REPLICATES
+    record[FLOOR] = {"seconds_per_fit": seconds, "replicates": REPLICATES, "difference": 0.0,
+                     "ratio": seconds / record[OURS]["seconds_per_fit"]}
+    return record
 
 
-def fits_tabular(rounds: int) -> dict:
-    """Batched Bradley-Terry strengths of K items."""
-    results = {}
-    for K, n in TABULAR:
-        rng = np.random.default_rng(K)
-        strength = rng.standard_normal(K)
-        bandit = Bandit.tabular((strength - strength.mean())[None, :], beta=0.5, B=30.0)
-        data = sample_comparisons(bandit, n, uniform_design(bandit), 1, replicates=REPLICATES)
-        fit = fit_mle(data, bandit.B)
-        assert not fit.on_boundary.any()
-        z, counts, wins, pairs = data.z, data.counts, data.wins, data.pairs
-        # Items are identified up to a constant: the hand-written loop drops the last one.
-        reduced = z[:, :-1]
+def fit_tabular(K: int, n: int, rounds: int) -> dict:
+    """Batched Bradley-Terry strengths of K items, one setting."""
+    rng = np.random.default_rng(K)
+    strength = rng.standard_normal(K)
+    bandit = Bandit.tabular((strength - strength.mean())[None, :], beta=0.5, B=30.0)
+    data = sample_comparisons(bandit, n, uniform_design(bandit), 1, replicates=REPLICATES)
+    fit = fit_mle(data, bandit.B)
+    assert not fit.on_boundary.any()
+    z, counts, wins, pairs = data.z, data.counts, data.wins, data.pairs
+    # Items are identified up to a constant: the hand-written loop drops the last one.
+    reduced = z[:, :-1]
 
-        def centred(theta):
-            return theta - theta.mean()
+    def centred(theta):
+        return theta - theta.mean()
 
-        def by_hand(i):
-            return centred(np.append(peers.newton_on_counts(reduced, counts[i], wins[i]), 0.0))
+    def by_hand(i):
+        return centred(np.append(peers.newton_on_counts(reduced, counts[i], wins[i]), 0.0))
 
-        matrices = [peers.win_matrix(pairs, counts[i], wins[i], K) for i in range(100)]
-        rows = peers.winner_loser_rows(pairs, counts[0], wins[0])
-        outcomes = [peers.evalica_rows(pairs, counts[i], wins[i]) for i in range(50)]
-        import pandas
+    matrices = [peers.win_matrix(pairs, counts[i], wins[i], K) for i in range(100)]
+    rows = peers.winner_loser_rows(pairs, counts[0], wins[0])
+    outcomes = [peers.evalica_rows(pairs, counts[i], wins[i]) for i in range(50)]
+    import pandas
 
-        index = pandas.Index(range(K))
-        weighted = [peers.weighted_rows(reduced, counts[i], wins[i]) for i in range(50)]
-        loops = {
-            HAND: (by_hand, 200),
-            "choix ilsr_pairwise_dense, win matrix":
-                (lambda i: centred(peers.choix_ilsr(matrices[i])), 50),
-            "evalica bradley_terry, weighted":
-                (lambda i: centred(peers.evalica_fit(*outcomes[i], index)), 50),
-            "scikit-learn newton-cholesky, weighted counts":
-                (lambda i: centred(np.append(peers.sklearn_fit(*weighted[i]), 0.0)), 50),
-        }
-        if n <= 10**4:
-            # At n = 1e5 one fit takes most of a minute.
-            loops["choix opt_pairwise, rows"] = (lambda i: centred(peers.choix_opt(K, rows)), 1)
-        results[f"K={K} items, n={n:.0e}, {len(z)} pairs"] = contest(
-            lambda data=data, B=bandit.B: fit_mle(data, B), loops, fit.theta, rounds)
-    return results
+    index = pandas.Index(range(K))
+    weighted = [peers.weighted_rows(reduced, counts[i], wins[i]) for i in range(50)]
+    loops = {
+        HAND: (by_hand, 200),
+        "choix ilsr_pairwise_dense, win matrix":
+            (lambda i: centred(peers.choix_ilsr(matrices[i])), 50),
+        "evalica bradley_terry, weighted":
+            (lambda i: centred(peers.evalica_fit(*outcomes[i], index)), 50),
+        "scikit-learn newton-cholesky, weighted counts":
+            (lambda i: centred(np.append(peers.sklearn_fit(*weighted[i]), 0.0)), 50),
+    }
+    if n <= 10**4:
+        # At n = 1e5 one fit takes most of a minute.
+        loops["choix opt_pairwise, rows"] = (lambda i: centred(peers.choix_opt(K, rows)), 1)
+    return contest(lambda: fit_mle(data, bandit.B), loops, fit.theta, rounds)
 
 
-def end_to_end(rounds: int) -> dict:
-    """Draw comparisons and fit, from instance to estimate."""
-    results = {}
-    for d, n, S, K in LINEAR:
-        bandit = linear_instance(d, S, K)
-        design = uniform_design(bandit)
-        z = Comparisons.empty(bandit).z
-        win = preference_probability(bandit.theta, z)
-        rng = np.random.default_rng(5)
-        few = 5 if n <= 10**4 else 2
+def draw_and_fit(d: int, n: int, S: int, K: int, rounds: int) -> dict:
+    """Draw comparisons and fit, from instance to estimate, one setting."""
+    bandit = linear_instance(d, S, K)
+    design = uniform_design(bandit)
+    z = Comparisons.empty(bandit).z
+    win = preference_probability(bandit.theta, z)
+    rng = np.random.default_rng(5)
+    few = 5 if n <= 10**4 else 2
 
-        def ours():
-            return fit_mle(sample_comparisons(bandit, n, design, rng, replicates=REPLICATES),
-                           bandit.B).theta
+    def ours():
+        return fit_mle(sample_comparisons(bandit, n, design, rng, replicates=REPLICATES),
+                       bandit.B).theta
 
-        def draw_only():
-            return sample_comparisons(bandit, n, design, rng, replicates=REPLICATES)
+    def draw_only():
+        return sample_comparisons(bandit, n, design, rng, replicates=REPLICATES)
 
-        def by_counts(many=100):
-            thetas = []
-            for _ in range(many):
-                counts = rng.multinomial(n, design)
-                thetas.append(peers.newton_on_counts(z, counts, rng.binomial(counts, win)))
-            return thetas
+    def by_counts(many=100):
+        thetas = []
+        for _ in range(many):
+            counts = rng.multinomial(n, design)
+            thetas.append(peers.newton_on_counts(z, counts, rng.binomial(counts, win)))
+        return thetas
 
-        def by_rows(many=few):
-            thetas = []
-            for _ in range(many):
-                pair = rng.choice(len(z), size=n, p=design)
-                thetas.append(peers.sklearn_fit(z[pair], rng.random(n) < win[pair]))
-            return thetas
+    def by_rows(many=few):
+        thetas = []
+        for _ in range(many):
+            pair = rng.choice(len(z), size=n, p=design)
+            thetas.append(peers.sklearn_fit(z[pair], rng.random(n) < win[pair]))
+        return thetas
 
-        seconds = medians({"ours": ours, "draw": draw_only, "counts": by_counts, "rows": by_rows},
-                          rounds)
-        results[f"d={d}, n={n:.0e}, {len(z)} pairs"] = {
-            "ours": seconds["ours"] / REPLICATES, "draw": seconds["draw"] / REPLICATES,
-            "counts": seconds["counts"] / 100, "rows": seconds["rows"] / few,
-            "ratio_counts": seconds["counts"] / 100 * REPLICATES / seconds["ours"],
-            "ratio_rows": seconds["rows"] / few * REPLICATES / seconds["ours"],
-        }
-    return results
+    seconds = medians({"ours": ours, "draw": draw_only, "counts": by_counts, "rows": by_rows},
+                      rounds)
+    return {
+        "ours": seconds["ours"] / REPLICATES, "draw": seconds["draw"] / REPLICATES,
+        "counts": seconds["counts"] / 100, "rows": seconds["rows"] / few,
+        "ratio_counts": seconds["counts"] / 100 * REPLICATES / seconds["ours"],
+        "ratio_rows": seconds["rows"] / few * REPLICATES / seconds["ours"],
+    }
 
 
-def policies_and_gaps(rounds: int) -> dict:
-    """Gibbs policies and exact gaps for a batch of estimates."""
-    results = {}
-    for d, _, S, K in LINEAR:
-        bandit = linear_instance(d, S, K)
-        rng = np.random.default_rng(6)
-        theta = bandit.theta + 0.1 * rng.standard_normal((REPLICATES, d))
-        reward_hat = bandit.reward_of(theta)
-        many = 100
+def policies_and_gap(d: int, S: int, K: int, rounds: int) -> dict:
+    """Gibbs policies and exact gaps for a batch of estimates, one setting."""
+    bandit = linear_instance(d, S, K)
+    rng = np.random.default_rng(6)
+    theta = bandit.theta + 0.1 * rng.standard_normal((REPLICATES, d))
+    reward_hat = bandit.reward_of(theta)
+    many = 100
 
-        def batched():
-            return plug_in_suboptimality(reward_hat, bandit.reward, bandit.beta, bandit.pi0,
-                                         bandit.d0)
+    def batched():
+        return plug_in_suboptimality(reward_hat, bandit.reward, bandit.beta, bandit.pi0,
+                                     bandit.d0)
 
-        def policies():
-            return gibbs_policy(reward_hat, bandit.beta, bandit.pi0)
+    def policies():
+        return gibbs_policy(reward_hat, bandit.beta, bandit.pi0)
 
-        def scipy_loop():
-            gaps = []
-            best = [softmax(bandit.reward[x] / bandit.beta + np.log(bandit.pi0[x]))
-                    for x in range(S)]
-            for i in range(many):
-                gap = 0.0
-                for x in range(S):
-                    policy = softmax(reward_hat[i, x] / bandit.beta + np.log(bandit.pi0[x]))
-                    gap += bandit.d0[x] * bandit.beta * rel_entr(policy, best[x]).sum()
-                gaps.append(gap)
-            return np.array(gaps)
+    def scipy_loop():
+        gaps = []
+        best = [softmax(bandit.reward[x] / bandit.beta + np.log(bandit.pi0[x]))
+                for x in range(S)]
+        for i in range(many):
+            gap = 0.0
+            for x in range(S):
+                policy = softmax(reward_hat[i, x] / bandit.beta + np.log(bandit.pi0[x]))
+                gap += bandit.d0[x] * bandit.beta * rel_entr(policy, best[x]).sum()
+            gaps.append(gap)
+        return np.array(gaps)
 
-        difference = float(np.abs(scipy_loop() / batched()[:many] - 1).max())
-        seconds = medians({"batched": batched, "policies": policies, "scipy": scipy_loop}, rounds)
-        results[f"S={S}, K={K}"] = {
-            "batched": seconds["batched"] / REPLICATES,
-            "policies": seconds["policies"] / REPLICATES, "scipy": seconds["scipy"] / many,
-            "ratio": seconds["scipy"] / many * REPLICATES / seconds["batched"],
-            "relative_difference": difference,
-        }
-    return results
+    difference = float(np.abs(scipy_loop() / batched()[:many] - 1).max())
+    seconds = medians({"batched": batched, "policies": policies, "scipy": scipy_loop}, rounds)
+    return {
+        "batched": seconds["batched"] / REPLICATES,
+        "policies": seconds["policies"] / REPLICATES, "scipy": seconds["scipy"] / many,
+        "ratio": seconds["scipy"] / many * REPLICATES / seconds["batched"],
+        "relative_difference": difference,
+    }
 
 
 def cost_against_n(rounds: int) -> dict:
@@ -275,6 +264,21 @@ def cost_against_n(rounds: int) -> dict:
         }, rounds)
         results[f"{n:.0e}"] = {name: value / REPLICATES for name, value in seconds.items()}
     return results
+
+
+def measure(rounds: int) -> dict:
+    """Every table's numbers, by table and setting."""
+    names = {setting: f"d={setting[0]}, n={setting[1]:.0e}, "
+             f"{setting[2] * setting[3] * (setting[3] - 1) // 2} pairs" for setting in LINEAR}
+    return {
+        "fits_linear": {names[s]: fit_linear(*s, rounds) for s in LINEAR},
+        "fits_tabular": {f"K={K} items, n={n:.0e}, {K * (K - 1) // 2} pairs":
+                         fit_tabular(K, n, rounds) for K, n in TABULAR},
+        "end_to_end": {names[s]: draw_and_fit(*s, rounds) for s in LINEAR},
+        "policies_and_gaps": {f"S={S}, K={K}": policies_and_gap(d, S, K, rounds)
+                              for d, _, S, K in LINEAR},
+        "cost_against_n": cost_against_n(rounds),
+    }
 
 
 def show_contest(title: str, results: dict) -> None:
@@ -328,7 +332,7 @@ def main() -> None:
     arguments = parser.parse_args()
     packages = ("numpy", "scipy", "scikit-learn", "statsmodels", "choix", "evalica")
     results = {
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "cores": os.cpu_count(), "machine": platform.machine(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
@@ -337,8 +341,7 @@ def main() -> None:
     print(f"{results['date']}, {results['cores']} cores ({results['machine']}), one thread, "
           f"medians of CPU time, Python {results['python']}; "
           + ", ".join(f"{k} {v}" for k, v in results["packages"].items()))
-    for part in (fits_linear, fits_tabular, end_to_end, policies_and_gaps, cost_against_n):
-        results[part.__name__] = part(arguments.rounds)
+    results |= measure(arguments.rounds)
     report(results)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(results, indent=1) + "\n")

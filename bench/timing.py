@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 
 def medians(contenders: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each contender over ``repeats`` rounds, after one round that is not timed.
+    """Median CPU seconds of each contender over ``repeats`` rounds, after one untimed round.
 
     Parameters
     ----------

@@ -1,17 +1,8 @@
 r"""Maximum likelihood for Bradley-Terry comparisons over the ball :math:`\|\theta\|\le B`, batched.
 
-What lives here: the likelihood and its derivatives on win counts, the batched Newton solver of the
-ball-constrained problem with its certificates, and the tests of existence of an unconstrained MLE.
-What does not: confidence (``confidence``).
-
-The solver minimizes, in each step, the second-order model of the likelihood over the ball (one
-linear solve, or the secular equation when the ball is active) and takes the whole step if no
-margin changes by more than 1, else the fraction ``log(1 + r) / r``, ``r`` being the largest change.
-The second derivative of the logistic loss changes by at most a factor ``e^s`` when margins change
-by at most ``s``, so a step of curvature ``q`` changes the likelihood by at most
-``q ((e^r - 1 - r) / r^2 - 1)``, negative for ``r <= 1``: descent is certain without evaluating the
-likelihood, and near the optimum the convergence is quadratic.
-Batches start from the fit of all their data together: replicates of one experiment are near it.
+What lives here: the likelihood and its derivatives on win counts, the ball-constrained fit with its
+certificates, and the tests of existence of an unconstrained MLE.
+What does not: the Newton iteration itself (``_ball_newton``) and confidence (``confidence``).
 """
 
 from __future__ import annotations
@@ -25,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from . import _validate as check
+from ._ball_newton import BallProblem, packed_products, span_basis, triangle_positions
 from .preferences import Comparisons
 
 __all__ = [
@@ -39,15 +31,8 @@ __all__ = [
     "win_graph_strongly_connected",
 ]
 
-# Margins below this let tanh carry the logistic function; above, 1 - tanh has lost its digits.
-TANH_MARGIN = 12.0
 # Rows of one block of replicates: their arrays together fit in a core's second-level cache.
 BLOCK_ENTRIES = 2**15
-# A full Newton step whose largest change of a margin is r shrinks the error, in the norm of the
-# Hessian, by a factor below r: after a step of 1e-6 the error is below 1e-12. Where weights may
-# underflow, steps must have stopped altogether.
-STEP_TOLERANCE = 1e-6
-CAREFUL_STEP_TOLERANCE = 1e-8
 # From this number of replicates on, the fit of all data together pays as a common start.
 POOLED_FROM = 8
 KKT_TOLERANCE = 1e-8
@@ -160,22 +145,8 @@ def hessian(theta, data: Comparisons) -> np.ndarray:
     return _weighted_gram(data.counts * expit(u) * expit(-u), data.z)
 
 
-def _packed(z: np.ndarray) -> np.ndarray:
-    """Upper triangles of ``z z'``, one row per pair: a weighted Gram matrix is one product."""
-    rows, columns = np.triu_indices(z.shape[1])
-    return z[:, rows] * z[:, columns]
-
-
-def _triangle_positions(d: int) -> np.ndarray:
-    """Where entry (i, j) of a symmetric matrix stands in its packed upper triangle."""
-    rows, columns = np.triu_indices(d)
-    position = np.empty((d, d), dtype=np.intp)
-    position[rows, columns] = position[columns, rows] = np.arange(len(rows))
-    return position
-
-
 def _weighted_gram(weights: np.ndarray, z: np.ndarray) -> np.ndarray:
-    return (weights @ _packed(z))[..., _triangle_positions(z.shape[1])]
+    return (weights @ packed_products(z))[..., triangle_positions(z.shape[1])]
 
 
 def frank_wolfe_gap(theta, data: Comparisons, B: float) -> np.ndarray:
@@ -287,12 +258,12 @@ def fit_mle(data: Comparisons, B: float, *, max_iterations: int = 400,
     lead, T = data.counts.shape[:-1], data.counts.shape[-1]
     counts, wins = data.counts.reshape(-1, T), data.wins.reshape(-1, T)
     # In orthonormal coordinates of span{z} the ball keeps its shape and the Hessian its rank.
-    basis = _span(data.z)
+    basis = span_basis(data.z)
     z = data.z @ basis
     # One scale for all margins keeps the arithmetic away from under- and overflow.
     unit = float(np.abs(z).max(initial=0.0)) or 1.0
     z, radius = z / unit, B * unit
-    problem = _Problem(z, radius)
+    problem = BallProblem(z, radius)
     R, d = len(counts), z.shape[1]
     theta, settled = np.zeros((R, d)), np.zeros(R, dtype=bool)
     fit = {name: np.zeros(R) for name in ("multiplier", "certificate", "kkt_residual")}
@@ -328,218 +299,6 @@ def fit_mle(data: Comparisons, B: float, *, max_iterations: int = 400,
         iterations=steps,
         converged=done.reshape(lead),
     )
-
-
-def _span(z: np.ndarray) -> np.ndarray:
-    """Orthonormal basis (d, rank) of the span of the rows of ``z``."""
-    d = z.shape[1]
-    _, singular, right = np.linalg.svd(z, full_matrices=False)
-    rank = int((singular > singular.max(initial=0.0) * 1e-11).sum())
-    return np.eye(d) if rank == d else right[:rank].T
-
-
-class _Problem:
-    """The likelihood over the ball for one set of features; replicates are rows."""
-
-    def __init__(self, z: np.ndarray, B: float):
-        self.z, self.B, self.d = z, B, z.shape[1]
-        self.packed, self.position = _packed(z), _triangle_positions(self.d)
-        self.norms = np.linalg.norm(z, axis=1)
-        # Margins are kept as u/2, the argument of the tanh that carries the logistic function.
-        # A residual n sigma(u) - w is (n/2) tanh(u/2) - (w - n/2); a weight n sigma'(u) is half of
-        # (n/2)(1 - tanh^2(u/2)), and the packed products carry that half.
-        self.half_zt, self.half_packed = 0.5 * np.ascontiguousarray(z.T), 0.5 * self.packed
-        self.arrays = None
-
-    def is_large(self, v):
-        """Whether some half-margins leave the range of tanh."""
-        return v.size > 0 and 2 * max(v.max(), -v.min()) > TANH_MARGIN
-
-    def derivatives(self, v, half, excess, residual, weights, spare, large):
-        """Residuals and twice the Hessian weights per pair, written into ``residual, weights``."""
-        if large:
-            high, low = expit(2 * v), expit(-2 * v)
-            residual[:] = (half - excess) * high - (half + excess) * low
-            np.multiply(4 * half, high * low, out=weights)
-            return
-        t = np.tanh(v, out=spare)
-        np.multiply(half, t, out=residual)
-        np.multiply(residual, t, out=weights)
-        np.subtract(half, weights, out=weights)
-        residual -= excess
-
-    def memory(self, rows: int) -> list[np.ndarray]:
-        """Six arrays (rows, T), the same ones for every block: fresh memory is slow."""
-        if self.arrays is None or self.arrays.shape[1] < rows:
-            self.arrays = np.empty((6, rows, len(self.z)))
-        return list(self.arrays[:, :rows])
-
-    def pooled_start(self, counts, wins):
-        """The fit of all replicates' data together: near every row's own if they are alike."""
-        theta, settled, _ = self.solve(counts.sum(axis=0)[None], wins.sum(axis=0)[None], 30)
-        return theta[0] if settled[0] and not self.is_large(theta @ self.half_zt) else None
-
-    def solve(self, counts, wins, max_iterations, start=None):
-        """Newton steps on all rows until every row's margins have settled.
-
-        Returns the estimates, which rows have settled, and the number of steps.
-        """
-        R = len(counts)
-        theta, settled = np.zeros((R, self.d)), np.zeros(R, dtype=bool)
-        if self.d == 0 or R == 0:
-            return theta, ~settled, 0
-        rows, busy = np.arange(R), np.ones(R, dtype=bool)
-        half, excess, margins, residual, weights, change = self.memory(R)
-        np.multiply(counts, 0.5, out=half)
-        np.subtract(wins, half, out=excess)
-        null = self.null_projectors(counts)
-        current = np.zeros((R, self.d))
-        # The estimate of least norm is reached from zero only.
-        warm = start is not None and null is None
-        if warm:
-            current += start
-        np.matmul(current, self.half_zt, out=margins)
-        for step in range(1, max_iterations + 1):
-            large = self.is_large(margins)
-            self.derivatives(margins, half, excess, residual, weights, change, large)
-            H = (weights @ self.half_packed)[:, self.position]
-            if null is not None:
-                H += null * np.maximum(np.trace(H, axis1=1, axis2=2), 1e-300)[:, None, None]
-            move = self.model_minimizer(H, residual @ self.z, current, large)
-            np.matmul(move, self.half_zt, out=change)
-            r = 2 * np.maximum(change.max(axis=1), -change.min(axis=1))
-            if warm and step == 1 and (r > 1).any():
-                # Unlike the rest: such rows start again at zero, from where descent is certain.
-                far = r > 1
-                move[far], change[far] = -current[far], -margins[far]
-            elif (r > 1).any():
-                fraction = np.where(r > 1, np.log1p(r) / np.maximum(r, 1.0), 1.0)[:, None]
-                move *= fraction
-                change *= fraction
-            if not busy.all():
-                # A settled row rests: more steps would only move it by rounding errors.
-                move[~busy] = 0.0
-                change[~busy] = 0.0
-            current += move
-            margins += change
-            busy &= r > (CAREFUL_STEP_TOLERANCE if large else STEP_TOLERANCE)
-            left = np.count_nonzero(busy)
-            if left == 0:
-                break
-            # Leaving a few settled rows in costs less than moving the others.
-            if left <= len(rows) // 2:
-                done = rows[~busy]
-                theta[done], settled[done] = current[~busy], True
-                rows, current = rows[busy], current[busy]
-                for array in (margins, half, excess):
-                    array[:left] = array[busy]
-                half, excess, margins, residual, weights, change = self.memory(left)
-                null = None if null is None else null[busy]
-                busy = np.ones(left, dtype=bool)
-        theta[rows], settled[rows] = current, ~busy
-        return self.into_ball(theta), settled, step
-
-    def into_ball(self, theta):
-        norm = np.linalg.norm(theta, axis=1, keepdims=True)
-        return theta * np.minimum(1.0, self.B / np.maximum(norm, 1e-300))
-
-    def null_projectors(self, counts):
-        """Projectors onto the directions that a row's comparisons leave unidentified, or None.
-
-        They are added to the Hessian, whose null space they are at every step: the step then has no
-        component there, and the estimate is the one of least norm.
-        """
-        gaps = (counts == 0).any(axis=1)
-        if not gaps.any():
-            return None
-        projectors = np.zeros((len(counts), self.d, self.d))
-        seen = (counts[gaps] > 0).astype(float)
-        values, vectors = np.linalg.eigh((seen @ self.packed)[:, self.position])
-        # Squares of singular values: the machine's precision here is its root in the features.
-        floor = 16 * self.d * np.finfo(float).eps
-        idle = values <= floor * np.maximum(values[:, -1:], 1e-300)
-        kept = np.where(idle[:, None, :], vectors, 0.0)
-        projectors[gaps] = kept @ np.swapaxes(kept, 1, 2)
-        return projectors if idle.any() else None
-
-    def model_minimizer(self, H, gradient, theta, large):
-        """The step to the minimizer of the quadratic model over the ball, row by row."""
-        if large:
-            # Rows may differ by hundreds of orders of magnitude (separable data).
-            H, gradient = _unit_trace(H, gradient)
-        try:
-            move = -np.linalg.solve(H, gradient[..., None])[..., 0]
-        except np.linalg.LinAlgError:
-            H, gradient = _unit_trace(H, gradient)
-            move = -np.linalg.solve(H + 1e-12 * np.eye(self.d), gradient[..., None])[..., 0]
-        target = theta + move
-        outside = ~((target * target).sum(axis=1) <= self.B**2)
-        if outside.any():
-            H, gradient = _unit_trace(H[outside], gradient[outside])
-            b = (H @ theta[outside][..., None])[..., 0] - gradient
-            move[outside] = self.on_sphere(H, b) - theta[outside]
-        return move
-
-    def on_sphere(self, H, b):
-        """Solve ``(H + mu I) theta = b``, ``|theta| = B``: Newton in mu on 1/B - 1/|theta|."""
-        values, vectors = np.linalg.eigh(H)
-        values = np.maximum(values, 1e-16)
-        c2 = (np.swapaxes(vectors, 1, 2) @ b[..., None])[..., 0]
-        square = c2**2
-        # |theta(mu)| >= |b| / (max eigenvalue + mu) gives a start from which Newton is monotone.
-        mu = np.maximum(np.linalg.norm(b, axis=1) / self.B - values[:, -1], 0.0)[:, None]
-        for _ in range(60):
-            shifted = values + mu
-            norm2 = (square / shifted**2).sum(axis=1, keepdims=True)
-            norm = np.sqrt(norm2)
-            slope = (square / shifted**3).sum(axis=1, keepdims=True)
-            update = norm2 / np.maximum(slope, 1e-300) * (norm - self.B) / self.B
-            mu = np.maximum(mu + update, 0.0)
-            if (np.abs(update) <= 1e-15 * (mu + values[:, :1])).all():
-                break
-        theta = (vectors @ (c2 / (values + mu))[..., None])[..., 0]
-        return theta * (self.B / np.maximum(np.linalg.norm(theta, axis=1, keepdims=True), 1e-300))
-
-    def certify(self, theta, counts, wins) -> dict:
-        """Multiplier, KKT residual and Frank-Wolfe gap from one more gradient."""
-        half, excess, v, residual, *_ = self.memory(len(theta))
-        np.multiply(counts, 0.5, out=half)
-        np.subtract(wins, half, out=excess)
-        np.matmul(theta, self.half_zt, out=v)
-        if self.is_large(v):
-            up, down = (half - excess) * expit(2 * v), (half + excess) * expit(-2 * v)
-            gradient, size = (up - down) @ self.z, (up + down) @ self.norms
-        else:
-            np.tanh(v, out=v)
-            np.multiply(half, v, out=residual)
-            residual -= excess
-            gradient = residual @ self.z
-            half -= np.multiply(excess, v, out=excess)
-            size = half @ self.norms
-        # The gradient is a sum of terms of total length ``size``: below eps times it is rounding.
-        norm, steepness = _norm(theta), _norm(gradient)
-        slope = (gradient * theta).sum(axis=1)
-        on_boundary = norm >= self.B * (1 - 1e-9)
-        inward = -slope / np.maximum(norm**2, 1e-300)
-        multiplier = np.where(on_boundary, np.maximum(inward, 0.0), 0.0)
-        residual = _norm(gradient + multiplier[:, None] * theta)
-        dead = (size == 0) & (counts @ self.norms > 0)
-        return {
-            "multiplier": multiplier,
-            "certificate": np.maximum(slope + self.B * steepness, 0.0),
-            # A row whose every term underflowed is not certified.
-            "kkt_residual": np.where(dead, np.inf, residual / np.maximum(size, 1e-300)),
-            "on_boundary": on_boundary,
-        }
-
-
-def _norm(vectors):
-    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-
-
-def _unit_trace(H, gradient):
-    size = np.maximum(np.trace(H, axis1=1, axis2=2), 1e-300)
-    return H / size[:, None, None], gradient / size[:, None]
 
 
 def mle_exists(data: Comparisons) -> np.ndarray:

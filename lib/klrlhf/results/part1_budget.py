@@ -188,8 +188,10 @@ def kl_budget_ratio(check):
         check.inequality("claim: Jensen's bound", log_ratio, middle, scale=noise)
         check.inequality("claim: the range", middle, t, scale=noise)
     t, rare = np.array([0.1, 1.0, 10.0]), 1e-12
-    ratio = np.exp(t) / (1 - rare + rare * np.exp(t))
+    reward, pi0 = np.stack([t, 0 * t], axis=-1)[:, None, :], np.array([[rare, 1 - rare]])
+    ratio = gibbs_policy(reward, np.ones(3), pi0)[:, 0, 0] / rare
     check.at_least("step 3: e^{R/beta} is approached", float((ratio / np.exp(t)).min()), 1 - 1e-6)
+    check.holds("claim: strictly below", ratio < np.exp(t))
 
 
 @result("kl-budget-chi-squared", part="I", item="1.3", kind="inequality", title="Chi-squared",

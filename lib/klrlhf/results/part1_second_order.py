@@ -54,7 +54,7 @@ def _path_integral(inst, error) -> np.ndarray:
 
 
 def _complex_log_partition(inst, error, t) -> np.ndarray:
-    """A(t) for complex t: its imaginary part at a tiny imaginary step is an exact derivative."""
+    """Psi(t) for complex t: its imaginary part at a tiny imaginary step is an exact derivative."""
     reward = inst.reward_hat + t * error
     exponent = np.log(inst.pi0) + reward / inst.beta[:, None, None]
     top = exponent.real.max(axis=-1, keepdims=True)
@@ -63,7 +63,7 @@ def _complex_log_partition(inst, error, t) -> np.ndarray:
 
 
 def _complex_mean(inst, error, t) -> np.ndarray:
-    """A'(t) for complex t."""
+    """Psi'(t) for complex t."""
     exponent = np.log(inst.pi0) + (inst.reward_hat + t * error) / inst.beta[:, None, None]
     weight = np.exp(exponent - exponent.real.max(axis=-1, keepdims=True))
     centred = error - error[..., :1]
@@ -97,6 +97,9 @@ def second_order_gap(check):
         check.identity("step 4: the plug-in policy is the tangent",
                        value(plug_in, inst.reward, beta, pi0, d0), start + tangent, scale=scale)
         check.identity("step 5: remainder of the tangent", end - start - tangent, gap, scale=scale)
+        loss = (value(np.exp(log_best), inst.reward, beta, pi0, d0)
+                - value(plug_in, inst.reward, beta, pi0, d0))
+        check.identity("claim: the gap is a difference of values", loss, gap, scale=scale)
         check.identity("claim: the gap is a divergence", gap,
                        beta * prompt_mean(kl_divergence_from_logs(log_plug_in, log_best), d0),
                        scale=gap + 1e-3 * scale)
@@ -151,7 +154,7 @@ def gap_per_context(inst) -> np.ndarray:
 
 
 def _derivative_steps(check, rng, inst, error) -> None:
-    """Steps 2 and 3: complex-step derivatives of A and A' at a random point of the path."""
+    """Steps 2 and 3: complex-step derivatives of Psi and Psi' at a random point of the path."""
     t = rng.random(len(inst.beta))[:, None, None]
     step = 1e-30
     here = gibbs_policy(inst.reward_hat + t * error, inst.beta, inst.pi0)

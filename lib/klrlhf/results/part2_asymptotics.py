@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import expit
-from scipy.stats import chi2
+from scipy.stats import binom, chi2
 
 from klrlhf.bandit import Bandit
 from klrlhf.confidence import (
@@ -23,7 +23,12 @@ from klrlhf.confidence import (
 )
 from klrlhf.estimation import fit_mle, hessian, score
 from klrlhf.numerics import sigmoid_slope
-from klrlhf.preferences import all_pairs, coverage_design, pair_features, sample_comparisons
+from klrlhf.preferences import (
+    all_pairs,
+    coverage_design,
+    pair_features,
+    sample_comparisons,
+)
 from klrlhf.results.part2_confidence import (
     FIT_TOLERANCE,
     STARTS,
@@ -54,6 +59,17 @@ def mean_and_error(x):
     return x.mean(), x.std(ddof=1) / np.sqrt(len(x))
 
 
+def controlled(square, U, information, A, n):
+    """Mean and standard error of n |error|^2_A, with the linear part as control variate.
+
+    The linear part |I^{-1} U|^2_A / n has the mean tr(A I^{-1}) exactly, for every n, because
+    Cov(U) = n I; so only the remainder, which the limit says vanishes, is left to simulation.
+    """
+    linear = U @ np.linalg.inv(information) / np.sqrt(n)
+    mean, error = mean_and_error(square - np.einsum("Ni,ij,Nj->N", linear, A, linear))
+    return mean + np.trace(A @ np.linalg.inv(information)), error
+
+
 @result("mle-asymptotics", part="II", item="2.3", kind="rate",
         title="Asymptotic normality of the ball estimate", source="vandervaart1998asymptotic",
         depends=("confidence-ellipsoid",))
@@ -65,36 +81,35 @@ def mle_asymptotics(check):
         data, fit, information, _ = simulate(bandit, c, n, trials, rng)
         check.instances += trials
         error = fit.theta - bandit.theta
-        G = -score(np.broadcast_to(bandit.theta, fit.theta.shape), data)
+        U = -score(np.broadcast_to(bandit.theta, fit.theta.shape), data)
         weak = np.linalg.eigvalsh(design_matrix(data, 0.0))[:, 0]
         gamma = least_curvature(bandit.L, B)
         check.inequality("step 1: consistency", np.linalg.norm(error, axis=1),
-                         np.linalg.norm(G, axis=1) / (gamma * weak), tol=1e-7)
+                         np.linalg.norm(U, axis=1) / (gamma * weak), tol=1e-7)
         check.holds("claim: the ball is inactive", ~fit.on_boundary)
         nodes, weights = np.polynomial.legendre.leggauss(8)
         H = sum(w / 2 * hessian(bandit.theta + (s + 1) / 2 * error, data)
                 for s, w in zip(nodes, weights, strict=True))
         moved = np.einsum("Nij,Nj->Ni", H, error)
-        check.identity("step 2: a linear equation", moved, G, scale=n * np.abs(error).max(1)[:,
+        check.identity("step 2: a linear equation", moved, U, scale=n * np.abs(error).max(1)[:,
                                                                                              None],
                        tol=1e-9)
         at_star = hessian(np.broadcast_to(bandit.theta, fit.theta.shape), data)
         drift = np.linalg.norm((H - at_star) / n, ord=2, axis=(1, 2))
         check.inequality("step 3: the matrix converges", drift,
                          bandit.L**3 * np.linalg.norm(error, axis=1) / 10, scale=1e-10, tol=1e-11)
-        fourth, se = mean_and_error((np.linalg.norm(G, axis=1) / np.sqrt(n)) ** 4)
-        check.inequality("step 5: fourth moment of the score", fourth - 4 * se, 3 * bandit.L**4)
         for i in range(bandit.d):
             for j in range(i + 1):
-                covariance, se = mean_and_error(G[:, i] * G[:, j] / n)
+                covariance, se = mean_and_error(U[:, i] * U[:, j] / n)
                 check.limit("step 4: covariance of the score", covariance + 1.0, se,
                             information[i, j] + 1.0)
         square = n * np.einsum("Ni,ij,Nj->N", error, information, error)
-        check.limit("claim: n E |error|^2_I = d", *mean_and_error(square), float(bandit.d))
+        check.limit("claim: n E |error|^2_I = d", *controlled(square, U, information, information,
+                                                              n), float(bandit.d), rtol=2e-3)
         A = np.diag(np.arange(1.0, bandit.d + 1))
         other = n * np.einsum("Ni,ij,Nj->N", error, A, error)
-        check.limit("claim: n E |error|^2_A", *mean_and_error(other),
-                    np.trace(A @ np.linalg.inv(information)))
+        check.limit("claim: n E |error|^2_A", *controlled(other, U, information, A, n),
+                    np.trace(A @ np.linalg.inv(information)), rtol=2e-3)
         law = np.sort(square)
         distance = np.abs(chi2.cdf(law, bandit.d) - (np.arange(trials) + 0.5) / trials).max()
         # 1.95 / sqrt(trials) is the 0.1 % point of the Kolmogorov statistic.
@@ -104,6 +119,19 @@ def mle_asymptotics(check):
             inside = (observed <= chi2.ppf(1 - delta, bandit.d)).astype(float)
             check.limit("claim: coverage of the Fisher ellipsoid", *mean_and_error(inside),
                         1 - delta)
+    # Step 5's fourth moment, exactly: the argument uses only |eps| <= 1, and for random signs and
+    # equal z its constant 3 is approached.
+    outcomes = all_outcomes(8)
+    for _ in range(check.choose(2_000, 200)):
+        z, p = rng.standard_normal((8, 3)), expit(rng.uniform(-4, 4, 8))
+        law = np.where(outcomes > 0, p, 1 - p).prod(axis=1)
+        fourth = law @ np.linalg.norm((outcomes - p) @ z, axis=1) ** 4
+        check.inequality("step 5: fourth moment of the score", fourth,
+                         3 * 8**2 * np.linalg.norm(z, axis=1).max() ** 4)
+    k = np.arange(2_001)
+    signs = binom.pmf(k, 2_000, 0.5) @ (2.0 * k - 2_000) ** 4
+    check.inequality("step 5: fourth moment of random signs", signs, 3 * 2_000.0**2)
+    check.at_least("step 5: the constant 3 is approached", signs / (3 * 2_000.0**2), 0.999)
     bandit, sizes = Bandit.running_example(), [10**k for k in (3, 4, 5, 6)]
     trials = check.choose(20_000, 4_000)
     means = []
@@ -143,9 +171,6 @@ def radius_price(check):
         check.inequality("step 2: range of the truth, from below", 4.0 * d, truth, tol=1e-7)
         check.inequality("step 2: range of the truth, from above", truth, d / gamma, tol=1e-7)
         q = price_factor(d, 0.05)
-        price = d * q / (4 * gamma**2) / truth
-        check.inequality("claim: lower end", q / (4 * gamma), price, tol=1e-7)
-        check.inequality("claim: upper end", price, q / (16 * gamma**2), tol=1e-7)
         n_pairs = comparisons(z[0], np.round(1e6 * design[0]) + 1, 0 * design[0])
         curvature = float(1 / (2 + 2 * np.cosh(L[0] * B[0])))
         rho = confidence_radius(score_bound_fixed(n_pairs, 0.0, 0.05), curvature, 0.0, B[0])
@@ -168,8 +193,28 @@ def radius_price(check):
         bandit = Bandit.running_example(hidden=hidden).with_(B=B)
         data, fit, information, sigma = simulate(bandit, c, n, trials, check.rng)
         square = parameter_error(fit.theta, bandit.theta, design_matrix(data, 0.0)) ** 2
-        check.limit("claim: the truth", *mean_and_error(square),
-                    np.trace(sigma @ np.linalg.inv(information)))
+        U = -score(np.broadcast_to(bandit.theta, fit.theta.shape), data)
+        mean, error = controlled(square, U, information, sigma, n)
+        truth = np.trace(sigma @ np.linalg.inv(information))
+        check.limit("claim: the truth", mean, error, truth, rtol=2e-3)
+        # The library's radius over the measured mean square, against the formula and its ends.
+        gamma, q = least_curvature(bandit.L, B), price_factor(bandit.d, 0.05)
+        rho = confidence_radius(score_bound_fixed(data, 0.0, 0.05), gamma, 0.0, B).mean()
+        price = rho**2 / mean
+        check.limit("claim: the price", price, price * error / mean,
+                    bandit.d * q / (4 * gamma**2 * truth), rtol=2e-3)
+        check.inequality("claim: lower end", q / (4 * gamma), price, tol=1e-9)
+        check.inequality("claim: upper end", price, q / (16 * gamma**2), tol=1e-9)
+    # Both ends, in one dimension, from counts: theta* at the centre and next to the edge.
+    for LB in (0.5, 2.0, 5.0):
+        for star, end in ((0.0, 16 * least_curvature(1.0, LB) ** 2),
+                          (LB * (1 - 1e-6), 4 * least_curvature(1.0, LB))):
+            data = comparisons(np.ones((1, 1)), np.array([10**6]), 0 * np.ones(1))
+            rho = confidence_radius(score_bound_fixed(data, 0.0, 0.05), least_curvature(1.0, LB),
+                                    0.0, LB)
+            truth = 1 / fisher_information([star], data.z, [1.0])[0, 0]
+            check.identity("claim: both ends are approached", rho**2 / truth * end,
+                           price_factor(1, 0.05), scale=price_factor(1, 0.05), tol=1e-4)
 
 
 def kappa(x):
@@ -238,7 +283,7 @@ def confidence_ellipsoid_self_concordant(check):
         return u * np.sqrt(H) / min(bounds)
 
     best = check.search("claim: local", ratio, [s[:3] for s in STARTS])
-    check.at_least("claim: the search gets close to 1", best, 0.99)
+    check.at_least("claim: the search gets close to 1", best, 0.999)
 
 
 @result("norm-bernstein", part="II", item="2.3", kind="inequality",
@@ -311,7 +356,10 @@ def radius_self_concordant(check):
         root = np.sqrt(weight)[..., None] * fits.data.z
         H = np.swapaxes(root, 1, 2) @ root
         pseudo = np.linalg.pinv(H, rcond=1e-10, hermitian=True)
-        variance = np.trace(pseudo @ H, axis1=1, axis2=2)
+        # E |X_i|^2 from the two outcomes, with no appeal to the slope of the sigmoid.
+        p, length = expit(v), np.einsum("ti,Nij,tj->Nt", fits.data.z, pseudo, fits.data.z)
+        second = p * expit(-v) ** 2 + expit(-v) * p**2
+        variance = (fits.data.counts * second * length).sum(axis=1)
         check.identity("step 1: the variance is the rank", variance,
                        np.linalg.matrix_rank(root, rtol=1e-5), tol=1e-6)
     trials, rng = check.choose(40_000, 4_000), check.rng
@@ -341,10 +389,16 @@ def radius_self_concordant(check):
     b = inverse_norm(data.z, H).max()
     s = np.sqrt(2 * bandit.d * np.log(2 / delta)) + b / 3 * np.log(2 / delta)
     radius = -np.log1p(-b * s) / b
-    check.limit("claim: the truth", *mean_and_error(parameter_error(fit.theta, bandit.theta,
-                                                                    H) ** 2),
-                float(bandit.d))
-    check.limit("claim: the price", radius**2 / bandit.d, 0.0, 2 * np.log(2 / delta), rtol=0.05)
+    U = -score(np.broadcast_to(bandit.theta, fit.theta.shape), data)
+    square = parameter_error(fit.theta, bandit.theta, H) ** 2
+    check.limit("claim: the truth", *controlled(square, U, information, information, n),
+                float(bandit.d), rtol=2e-3)
+    # The radius is deterministic given the design, so its limit needs no simulation: take n huge.
+    small = inverse_norm(data.z, 1e14 * information).max()
+    s = np.sqrt(2 * bandit.d * np.log(2 / delta)) + small / 3 * np.log(2 / delta)
+    limit = -np.log1p(-small * s) / small
+    check.identity("claim: the price", limit**2 / bandit.d, 2 * np.log(2 / delta),
+                   scale=2 * np.log(2 / delta), tol=2e-5)
     gamma = least_curvature(bandit.L, bandit.B)
     plain = 0.5 * confidence_radius(score_bound_fixed(data, 0.0, delta), gamma, 0.0, bandit.B)
     check.not_vacuous("claim: shorter than the plain radius at LB = 4", radius, plain)

@@ -171,11 +171,13 @@ def confidence_ellipsoid(check):
     check.at_least("claim: attained without ridge", without, 0.9999)
     # The constant 1 / gamma is exact at every LB, not only in small balls: errors at the edge.
     for LB in (1.0, 4.0, 8.0):
-        edge = [LB * (1 - 10.0**-k) for k in (2, 3, 4)]
-        check.at_least(f"claim: attained at the edge, L B = {LB:g}",
-                       max(least_curvature(1.0,
-                                           LB) * (LB - e) / (expit(LB) - expit(e)) for e in edge),
-                       0.999)
+        e = LB * (1 - 10.0 ** -np.arange(2, 5))[:, None]
+        data = comparisons(np.ones((1, 1)), np.full((3, 1), 1e6), 1e6 * expit(e))
+        hat, star = fit_mle(data, LB).theta, np.array([LB])
+        u = parameter_error(hat, star, design_matrix(data, 0.0))
+        rho = confidence_radius(score_norm(data, star, 0.0), least_curvature(1.0, LB), 0.0, LB)
+        check.ratio("claim: at the edge", u / rho)
+        check.at_least(f"claim: attained at the edge, L B = {LB:g}", (u / rho).max(), 0.999)
     check.at_least("claim: attained with ridge", with_ridge, 0.999)
 
 
@@ -223,6 +225,17 @@ def confidence_ellipsoid_approximate(check):
     best = check.search("claim", ratio, [(*s, x) for s in STARTS for x in (1.0, -0.5)])
     check.at_least("claim: the search gets close to 1", best, 0.999)
 
+    # Without noise (the fit is theta*, at one end of the ball; the point at the other) the gap is
+    # all there is, so this pins down its coefficient.
+    def by_gap(x):
+        LB, reg = 0.01 + np.exp(np.clip(x[0], -12, 2)), np.sin(x[1]) ** 2
+        slope = expit(LB) - expit(-LB)
+        rho = float(confidence_radius(0.0, least_curvature(1.0, LB), reg, LB, 2 * LB * slope))
+        return 2 * LB * np.sqrt(1 + reg) / rho
+
+    best = check.search("claim: no noise, only the gap", by_gap, [(-3.0, 0.0), (0.0, 1.0)])
+    check.at_least("claim: attained by the gap alone", best, 0.999)
+
 
 @result("confidence-ellipsoid-usual", part="II", item="2.2", kind="inequality",
         title="Value-comparison radius, twice as long", source="standard; this book",
@@ -269,3 +282,15 @@ def confidence_ellipsoid_usual(check):
 
     best = check.search("claim", ratio, [(*s, x) for s in STARTS for x in (1.0, -0.5)], tol=1e-6)
     check.at_least("claim: attained by some approximate minimiser", best, 0.999)
+
+    # The same without noise: theta* = -B is the fit, the point is +B, and eta is all there is.
+    def by_excess(x):
+        LB, reg = 0.01 + np.exp(np.clip(x[0], -12, 2)), np.sin(x[1]) ** 2
+        # The loss is sp(v) - win v with win = sigma(-LB), and sp(LB) - sp(-LB) = LB.
+        eta = LB - 2 * LB * float(expit(-LB))
+        rho = float(confidence_radius(0.0, least_curvature(1.0, LB), reg, LB, eta, form="usual"))
+        return 2 * LB * np.sqrt(1 + reg) / rho
+
+    best = check.search("claim: no noise, only the excess loss", by_excess,
+                        [(-3.0, 0.0), (0.0, 1.0)], tol=1e-6)
+    check.at_least("claim: attained by the excess loss alone", best, 0.999)

@@ -13,7 +13,12 @@ from scipy.special import entr, expit, kl_div, logit
 
 from klrlhf.bandit import Bandit
 from klrlhf.estimation import hessian, negative_log_likelihood, score
-from klrlhf.preferences import Comparisons, all_pairs, pair_features
+from klrlhf.preferences import (
+    Comparisons,
+    all_pairs,
+    preference_probability,
+    sample_outcomes,
+)
 from klrlhf.results.registry import result
 
 
@@ -130,13 +135,18 @@ def bt_likelihood(check):
                 tol=1e-12,
             )
     # The lower curvature is attained: one vote, theta parallel to z, both at full length.
-    LB = np.linspace(0.1, 30, 300)
-    check.inequality(
-        "step 4: curvature, attained",
-        1 / (2 + np.exp(LB) + np.exp(-LB)),
-        expit(LB) * expit(-LB),
-        tol=1e-12,
-    )
+    for LB in np.linspace(0.1, 30, 60):
+        L = 10.0 ** check.rng.uniform(-1, 1)
+        unit = check.rng.standard_normal(3)
+        unit /= np.linalg.norm(unit)
+        second = hessian(LB / L * unit, votes_as_counts(L * unit[None], np.array([1.0])))
+        check.identity(
+            "step 4: curvature, attained",
+            unit @ second @ unit,
+            L**2 / (2 + np.exp(LB) + np.exp(-LB)),
+            scale=L**2 / (2 + np.exp(LB) + np.exp(-LB)),
+            tol=1e-11,
+        )
 
 
 def _closure(adjacent):
@@ -328,11 +338,18 @@ def win_count_sufficiency(check):
             check.identity("step 3: count", formula, full, scale=full, tol=1e-12)
             conditional.append(full / np.array([table[key] for key in keys]))
         check.identity("step 4: sufficiency", *conditional, tol=1e-12)
-    # Step 1: the order of showing does not matter, and merging keeps the features.
+    # Step 1: votes drawn for (a', a) have the law of votes drawn for (a, a') with wins and losses
+    # exchanged; both columns are sampled, and judged by the reward itself.
     arms = Bandit.random(check.rng, S=2, K=4, d=3)
     pairs = all_pairs(2, 4)
-    z = pair_features(arms.phi, pairs)
+    reward = arms.phi @ arms.theta
+    truth = expit(reward[pairs[:, 0], pairs[:, 1]] - reward[pairs[:, 0], pairs[:, 2]])
     reverse = arms.phi[pairs[:, 0], pairs[:, 2]] - arms.phi[pairs[:, 0], pairs[:, 1]]
     check.identity(
-        "step 1: orientation", 1 - expit(reverse @ arms.theta), expit(z @ arms.theta), tol=1e-15
+        "step 1: orientation", 1 - preference_probability(arms.theta, reverse), truth, tol=1e-15
     )
+    n = check.choose(10**8, 10**6)
+    share = sample_outcomes(arms, np.full(len(pairs), n), check.rng).wins / n
+    shown_last = 1 - check.rng.binomial(n, preference_probability(arms.theta, reverse)) / n
+    for seen in (share, shown_last):
+        check.limit("step 1: orientation, sampled", seen, np.sqrt(truth * (1 - truth) / n), truth)
