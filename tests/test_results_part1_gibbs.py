@@ -69,7 +69,10 @@ MUTANTS = [
     ("kl-budget", part1_budget, "sharp_hoeffding", 0.9999),
     ("kl-budget-ratio", part1_budget, "log_partition", 0.999),
     ("kl-budget-chi-squared", part1_budget, "chi2_divergence", 1.001),
+    ("kl-budget-ratio", part1_budget, "gibbs_policy", 0.999),
     ("gibbs-variational", part1_gibbs, "optimal_value", 1 + 1e-9),
+    ("gibbs-variational", part1_gibbs, "suboptimality", 1 + 1e-6),
+    ("gibbs-variational", part1_gibbs, "value", 1 + 1e-6),
     ("gibbs-stability", part1_gibbs, "suboptimality", 0.999),
     ("objective-strictly-concave", part1_gibbs, "kl_divergence", 1 + 1e-6),
     ("gibbs-improvement", part1_gibbs, "suboptimality", 1 + 1e-6),
@@ -77,7 +80,8 @@ MUTANTS = [
 ]
 
 
-@pytest.mark.parametrize("id, module, name, factor", MUTANTS, ids=[m[0] for m in MUTANTS])
+@pytest.mark.parametrize("id, module, name, factor", MUTANTS,
+                         ids=[f"{m[0]}-{m[2]}" for m in MUTANTS])
 def test_a_wrong_constant_is_caught(monkeypatch, id, module, name, factor):
     monkeypatch.setattr(module, name, shrink(getattr(module, name), factor))
     assert not all_results()[id].run(fast=True)["passed"]
@@ -102,6 +106,21 @@ def test_a_wrong_path_is_caught(monkeypatch, id, field, factor):
 
     monkeypatch.setattr(part1_temperature, "temperature_path", wrong)
     assert not all_results()[id].run(fast=True)["passed"]
+
+
+@pytest.mark.parametrize("factor", [1.001, 0.999])
+def test_a_frontier_with_wrong_slopes_is_caught(monkeypatch, factor):
+    right = part1_temperature.kl_frontier
+
+    def steep(*args):
+        frontier = right(*args)
+        return frontier._replace(beta=factor * frontier.beta)
+
+    monkeypatch.setattr(part1_temperature, "kl_frontier", steep)
+    record = all_results()["kl-frontier"].run(fast=True)
+    failed = {step["name"] for step in record["steps"] if not step["passed"]}
+    assert {"step 6: F' is beta", "step 6: F'' is -1/(lambda^3 v)",
+            "step 3: the maximizer is unique"} <= failed
 
 
 def test_a_low_frontier_is_caught(monkeypatch):
