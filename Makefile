@@ -31,8 +31,7 @@ html: $(HTML_DONE)
 
 $(HTML_DONE): $(SOURCES) $(BOOK_READY)
 	@# Sphinx repeats no warning for a page it need not read again: after a failure, read all again.
-	$(VENV)/bin/jupyter-book build book --config _config.yml --toc "$$PWD/_toc.yml" \
-	  --path-output . -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
+	$(VENV)/bin/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
 	touch $@
 
 serve:

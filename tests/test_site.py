@@ -142,7 +142,7 @@ def test_every_result_has_its_statement_and_its_passing_badge(pages):
 def test_theorem_index_lists_and_links_every_result(pages):
     from klrlhf.results.registry import all_results
 
-    page = pages["back/theorem-index"]
+    page = pages["book/back/theorem-index"]
     for id in all_results():
         assert f"check-{id}" in page.ids
         assert any(link.endswith(f"#{id}") for link in page.links)

@@ -64,11 +64,12 @@ def test_axe_finds_nothing_serious(visit, axe, path, scheme):
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     # What a reader can open must pass as well.
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    # A formula is a few thousand elements to axe, and none of them are ours: a word stands in for it.
+    page.evaluate("document.querySelectorAll('mjx-container').forEach(m => m.replaceWith('formula'))")
     page.evaluate(axe)
-    # The parts inside a formula or a figure are one image each to a reader, and thousands to axe.
     # Only colours depend on the theme.
     found = page.evaluate(
-        """scheme => axe.run({exclude: [['mjx-container'], ['svg.kl-figure']]}, {
+        """scheme => axe.run({exclude: [['svg.kl-figure']]}, {
              resultTypes: ['violations'],
              ...(scheme === 'dark' ? {runOnly: ['color-contrast', 'link-in-text-block']} : {}),
            })""", scheme)["violations"]
@@ -83,7 +84,7 @@ def test_axe_finds_nothing_serious(visit, axe, path, scheme):
 def test_theme_switch_changes_the_colours_of_figures(visit):
     colours = []
     for scheme in ("light", "dark"):
-        page = visit("part1/temperature.html", scheme=scheme).page
+        page = visit("book/part1/temperature.html", scheme=scheme).page
         figure = page.locator("svg.kl-figure").first
         assert figure.count()
         colours.append(page.evaluate(
@@ -92,7 +93,7 @@ def test_theme_switch_changes_the_colours_of_figures(visit):
 
 
 def test_proof_folds_by_keyboard(visit):
-    page = visit("part1/gibbs-policy.html").page
+    page = visit("book/part1/gibbs-policy.html").page
     proof = page.locator("details.kl-proof").first
     assert proof.get_attribute("open") is None
     proof.locator("summary").focus()
@@ -102,7 +103,7 @@ def test_proof_folds_by_keyboard(visit):
 
 
 def test_proofs_print_unfolded(visit):
-    page = visit("part1/gibbs-policy.html").page
+    page = visit("book/part1/gibbs-policy.html").page
     page.emulate_media(media="print")
     heights = page.evaluate(
         "[...document.querySelectorAll('details.kl-proof')].map(d => d.getBoundingClientRect().height)")
@@ -110,7 +111,7 @@ def test_proofs_print_unfolded(visit):
 
 
 def test_check_under_a_theorem_opens_to_its_steps(visit):
-    page = visit("part1/gibbs-policy.html").page
+    page = visit("book/part1/gibbs-policy.html").page
     check = page.locator("#gibbs-variational + details.kl-check")
     assert "checked on" in check.locator("summary").inner_text()
     check.locator("summary").click()
@@ -118,7 +119,7 @@ def test_check_under_a_theorem_opens_to_its_steps(visit):
 
 
 def test_pages_read_without_scripts(visit):
-    page = visit("part1/gibbs-policy.html", java_script_enabled=False).page
-    assert page.locator("h1").is_visible()
+    page = visit("book/part1/gibbs-policy.html", java_script_enabled=False).page
+    assert page.locator(".bd-article h1").is_visible()
     page.locator("details.kl-proof summary").first.click()
     assert page.locator("details.kl-proof .kl-proof-body").first.is_visible()

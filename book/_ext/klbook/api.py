@@ -83,7 +83,7 @@ def plain_reference(app, env, node, contnode):
 
 
 def prepare(app, config):
-    lib = str(Path(app.srcdir).parent / "lib")
+    lib = str(Path(app.srcdir) / "lib")
     if lib not in sys.path:
         sys.path.insert(0, lib)
     config.autodoc_typehints = "none"

@@ -15,7 +15,7 @@ UNUSED_SCRIPTS = ("thebe", "fontawesome", "require.js", "require.min.js", "html-
 
 def lib_folder(app):
     """Where the companion library's sources live."""
-    return Path(app.srcdir).parent / "lib" / "klrlhf"
+    return Path(app.srcdir) / "lib" / "klrlhf"
 
 
 def lib_digest(folder):
@@ -71,7 +71,10 @@ def wanted(script, body):
 
 def page(app, pagename, templatename, context, doctree):
     """Filter the page's scripts; add the explorers' only where there is one."""
-    body = context.get("body") or ""
+    # docutils calls the bibliography a list, but its entries have a role no list may hold.
+    body = (context.get("body") or "").replace('<div role="list" class="citation-list">',
+                                               '<div class="citation-list">')
+    context["body"] = body
     context["script_files"][:] = [s for s in context["script_files"] if wanted(s, body)]
     context["css_files"][:] = [
         s for s in context["css_files"]

@@ -11,7 +11,7 @@ TOKEN = {"grid": "rule"}
 
 def palettes(app):
     """The library's light and dark palettes (the library need not be installed)."""
-    lib = str(Path(app.srcdir).parent / "lib")
+    lib = str(Path(app.srcdir) / "lib")
     if lib not in sys.path:
         sys.path.insert(0, lib)
     from klrlhf.plotting import DARK_PALETTE, PALETTE

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 def library(app):
     """The registry module, importable even when the library is not installed."""
-    lib = str(Path(app.srcdir).parent / "lib")
+    lib = str(Path(app.srcdir) / "lib")
     if lib not in sys.path:
         sys.path.insert(0, lib)
     return importlib.import_module("klrlhf.results.registry")
