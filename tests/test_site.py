@@ -151,7 +151,7 @@ def test_theorem_index_lists_and_links_every_result(pages):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_notebook_download_is_clean(name):
-    source = ROOT / "book" / f"{name}.md"
+    source = ROOT / f"{name}.md"
     if not source.read_text(encoding="utf-8").startswith("---"):
         pytest.skip("not a notebook")
     notebook = json.loads((HTML / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))

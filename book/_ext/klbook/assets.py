@@ -84,8 +84,8 @@ def page(app, pagename, templatename, context, doctree):
         for path in sorted((lib_folder(app) / "explore" / "static").glob("*.css")):
             app.add_css_file(f"explore/{path.name}")
         app.add_js_file("explore/hydrate.js", type="module")
-    if "math notranslate" in body:
-        app.add_js_file("math.js", loading_method="defer")
+    if "math notranslate" in body or "kl-figure" in body:
+        app.add_js_file("fit.js", loading_method="defer")
 
 
 def copy_mathjax(app):

@@ -59,7 +59,8 @@ def inline_svg(svg, name, alt, palette):
     # matplotlib colours a shape without a fill black through the SVG default.
     svg = recolour(svg, palette)
     label = html.escape(html.unescape(alt), quote=True)
-    return svg.replace("<svg", f'<svg class="kl-figure" role="img" aria-label="{label}"', 1)
+    svg = svg.replace("<svg", f'<svg class="kl-figure" role="img" aria-label="{label}"', 1)
+    return f'<span class="kl-figure-box">{svg}</span>'
 
 
 def inline_figures(app, pagename, templatename, context, doctree):

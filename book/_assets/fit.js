@@ -25,12 +25,29 @@ function markInline() {
   }
 }
 
+// On a phone a figure keeps a readable size and scrolls; a box that scrolls must take the focus.
+function markFigures() {
+  for (const box of document.querySelectorAll(".kl-figure-box")) {
+    if (box.scrollWidth > box.clientWidth + 1) {
+      box.tabIndex = 0;
+      box.setAttribute("role", "group");
+      box.setAttribute("aria-label", "figure, scrolls sideways");
+    } else {
+      for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
+    }
+  }
+}
+
 function fit() {
   fitDisplays();
   markInline();
+  markFigures();
 }
 
-addEventListener("load", () => window.MathJax?.startup?.promise?.then(fit));
+addEventListener("load", () => {
+  markFigures();
+  window.MathJax?.startup?.promise?.then(fit);
+});
 addEventListener("resize", fit);
 // What sits in a closed proof has no width until it opens.
 document.addEventListener("toggle", fit, true);
