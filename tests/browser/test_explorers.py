@@ -39,6 +39,7 @@ def site(tmp_path_factory):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", widgets
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="module")
