@@ -14,9 +14,10 @@ import tempfile
 import threading
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
+
 from klrlhf import explore
 from klrlhf.explore.standalone import write_page
-from playwright.sync_api import sync_playwright
 
 MEASURE = """async () => {
   const root = document.querySelector('.kl-explorer');

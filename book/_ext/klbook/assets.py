@@ -1,6 +1,7 @@
 """What a page loads: everything from this site, and only what the page needs."""
 import hashlib
 import importlib
+import os
 import re
 import shutil
 from pathlib import Path
@@ -40,6 +41,8 @@ def prepare(app, config):
         for old in caches.iterdir():
             if old.name != config.klbook_lib:
                 shutil.rmtree(old, ignore_errors=True)
+    # Explorers skip their static form under a Jupyter server; a build started from one is no such.
+    os.environ.pop("JPY_SESSION_NAME", None)
     # A first import of matplotlib logs to stderr while it lists fonts, which would fail a cell.
     try:
         import matplotlib.font_manager  # noqa: F401

@@ -161,7 +161,7 @@ def likelihood_explorer(**values) -> Explorer:
     """
     group = "who beat whom, how often"
     pairs = [f"w{a}{b}" for a, b in ((1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2))]
-    hidden = dict(hidden=True)
+    hidden = {"hidden": True}
     design = Design(
         id="likelihood", label="The likelihood of three arms",
         controls=(

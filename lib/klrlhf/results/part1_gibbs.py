@@ -92,7 +92,7 @@ def gibbs_variational(check):
         check.identity("claim: the optimal value, in 50 digits",
                        optimal_value(reward[few], beta[few], pi0[few], d0[few]),
                        [_precise_optimal_value(*one) for one in
-                        zip(reward[few], beta[few], pi0[few], d0[few])], scale=scale[few])
+                        zip(reward[few], beta[few], pi0[few], d0[few], strict=True)], scale=scale[few])
         reached = value(policy, reward, beta, pi0, d0)
         check.identity("claim: the gap", best - reached,
                        suboptimality(policy, reward, beta, pi0, d0), scale=scale)
@@ -110,9 +110,9 @@ def _precise_optimal_value(reward, beta, pi0, d0) -> float:
     with localcontext() as context:
         context.prec = 50
         total, price = Decimal(0), Decimal(float(beta))
-        for weight, row, reference in zip(d0, reward, pi0):
+        for weight, row, reference in zip(d0, reward, pi0, strict=True):
             z = sum(Decimal(float(p)) * (Decimal(float(r)) / price).exp()
-                    for p, r in zip(reference, row))
+                    for p, r in zip(reference, row, strict=True))
             total += Decimal(float(weight)) * z.ln()
         return float(price * total)
 
@@ -121,7 +121,7 @@ def _search_maximum(check):
     """An optimizer that does not know the formula looks for a policy above the optimal value."""
     inst = random_instances(np.random.default_rng(11), 6, S=2, K=3)
     highest = []
-    for d0, pi0, reward, _, beta in zip(*inst):
+    for d0, pi0, reward, _, beta in zip(*inst, strict=True):
         arrays = reward, beta, pi0, d0
         top = optimal_value(*arrays)
 

@@ -43,7 +43,7 @@ def _path_integral(inst, error) -> np.ndarray:
     slope = slope - slope.min(axis=-1, keepdims=True)
     start = log_gibbs_policy(inst.reward_hat, inst.beta, inst.pi0)
     total = np.zeros(len(inst.beta))
-    for where, weight in zip(t, weights):
+    for where, weight in zip(t, weights, strict=True):
         logits = start + where * slope
         policy = np.exp(logits - logits.max(axis=-1, keepdims=True))
         policy /= policy.sum(axis=-1, keepdims=True)

@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 from scipy.optimize import linprog
-from scipy.sparse import block_diag
+from scipy.sparse import block_diag, coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, kl_div
 
@@ -60,7 +60,7 @@ def separated_by_program(rows, block=100):
     found = np.zeros((size, d))
     for first in range(0, size, block):
         some = rows[first : first + block]
-        A = block_diag([np.vstack([-one, one]) for one in some], format="csr")
+        A = block_diag([coo_array(np.vstack([-one, one])) for one in some], format="csr")
         b = np.tile(np.repeat([0.0, 1.0], m), len(some))
         total = some.sum(axis=1)
         program = linprog(-total.ravel(), A_ub=A, b_ub=b, bounds=(None, None), method="highs")
