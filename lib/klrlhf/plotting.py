@@ -113,10 +113,10 @@ def figure(width: str = "text", height: float = 3.4, columns: int = 1, **kwargs)
     ValueError
         If ``width`` is unknown or ``height`` is not positive.
     """
-    if width not in WIDTHS:
+    if not isinstance(width, str) or width not in WIDTHS:
         raise ValueError(f"width must be one of {sorted(WIDTHS)}: got {width!r}")
-    if not height > 0:
-        raise ValueError(f"height must be positive: got {height}")
+    if not isinstance(height, (int, float)) or not height > 0:
+        raise ValueError(f"height must be a positive number: got {height!r}")
     import matplotlib.pyplot as plt
 
     return plt.subplots(1, columns, figsize=(WIDTHS[width], height), **kwargs)

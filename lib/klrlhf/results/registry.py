@@ -191,7 +191,10 @@ class Check:
         self._count(step, simulated.size)
         relative = np.abs(simulated - predicted) / np.maximum(np.abs(predicted), 1e-300)
         step["worst_violation"] = max(step["worst_violation"], float(relative.max()))
-        self._ratio(step, float((simulated / predicted).max()))
+        # A prediction of 0 has no ratio; the allowance above judges it all the same.
+        told = predicted != 0
+        if told.any():
+            self._ratio(step, float((simulated[told] / predicted[told]).max()))
         step["passed"] &= bool((np.abs(simulated - predicted) <= allowance).all())
 
     def slope(self, name: str, x, y, expected: float, tol: float) -> None:
