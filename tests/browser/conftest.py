@@ -1,6 +1,7 @@
 """Chromium, the built site on a free local port, and a network that ends at 127.0.0.1."""
 import functools
 import http.server
+import importlib
 import os
 import shutil
 import threading
@@ -23,6 +24,27 @@ def give_up(reason):
     if os.environ.get("KLRLHF_REQUIRE_BROWSER"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def pytest_configure(config):
+    """Where a browser is promised, nothing that its tests need may be missing: no silent skip."""
+    if not os.environ.get("KLRLHF_REQUIRE_BROWSER"):
+        return
+    needed = ("playwright.sync_api", "axe_playwright_python.sync_playwright", "anywidget",
+              "nbformat")
+    missing = [name for name in needed if not importable(name)]
+    missing += [] if find_browser() else ["Chromium or Chrome"]
+    missing += [] if (HTML / "index.html").exists() else ["the built site (make html)"]
+    if missing:
+        raise pytest.UsageError(f"the browser tests need {', '.join(missing)}")
+
+
+def importable(name):
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
