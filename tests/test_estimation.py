@@ -9,7 +9,7 @@ from scipy.optimize import NonlinearConstraint, minimize
 from scipy.special import logit
 
 import klrlhf
-from klrlhf import Bandit, Comparisons
+from klrlhf import Bandit, Comparisons, _ball_newton
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -433,3 +433,31 @@ def test_existence_decides_whether_the_estimate_runs_away():
     assert np.linalg.norm(far.theta, axis=1)[~exists] == pytest.approx(10.0, rel=1e-9)
     assert np.allclose(near.theta[exists], far.theta[exists], atol=1e-6)
     assert (far.multiplier[exists] == 0).all()
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 6])
+def test_systems_solved_side_by_side_agree_with_lapack_row_by_row(d):
+    rng = np.random.default_rng(d)
+    X = rng.standard_normal((400, d, d + 2)) * 10.0 ** rng.uniform(-6, 6, (400, 1, 1))
+    H, b = X @ X.swapaxes(1, 2), rng.standard_normal((400, d))
+    if d > 1:  # nearly singular rows go to LAPACK, whoever shares their batch
+        H[7] = np.outer(X[7, :, 0], X[7, :, 0]) + 1e-12 * np.eye(d) * np.trace(H[7])
+    x = _ball_newton.solve_rows(H, b)
+    each = np.stack([np.linalg.solve(*row) for row in zip(H, b, strict=True)])
+    error = np.linalg.norm((H @ x[..., None])[..., 0] - b, axis=1)
+    scale = np.linalg.norm(H, axis=(1, 2)) * np.linalg.norm(x, axis=1)
+    assert (error <= 1e-13 * scale).all()
+    if d > 1:
+        np.testing.assert_array_equal(x[7], each[7])
+
+
+def test_a_singular_row_among_many_does_not_disturb_the_others():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 3, 5))
+    H, b, theta = X @ X.swapaxes(1, 2), rng.standard_normal((300, 3)), np.zeros((300, 3))
+    broken = H.copy()
+    broken[11] = 0.0
+    good, rest = _ball_newton.ball_step(H, b, theta, 5.0), np.arange(300) != 11
+    move = _ball_newton.ball_step(broken, b, theta, 5.0)
+    assert np.isfinite(move).all()
+    np.testing.assert_allclose(move[rest], good[rest], rtol=1e-12)
