@@ -182,6 +182,7 @@ CALLS = {
                           "delta": ("one-level", 0.05)},
     "information_bound": {"d": ("size", D), "n": ("nonnegative", 200.0),
                           "L": ("scalar-nonnegative", 1.0), "reg": ("scalar-positive", 0.5)},
+    "water_level": {"eigenvalues": ("positive", [0.5, 2.0]), "budget": ("nonnegative", 3.0)},
     "online_bound": {"rho": ("nonnegative", 2.0), "information": ("nonnegative", 3.0),
                      "rounds": ("positive", 10.0), "batch": ("positive", 5.0)},
     "without_enhancer_bound": {"rho": ("nonnegative", 2.0), "start": ("nonnegative", 0.1),

@@ -13,6 +13,7 @@ from klrlhf.confidence import (
     score_bound_adaptive,
 )
 from klrlhf.estimation import fit_mle
+from klrlhf.numerics import sharp_hoeffding
 from klrlhf.offline import certificate
 from klrlhf.online import (
     Enhanced,
@@ -32,6 +33,7 @@ from klrlhf.online import (
     temperature_enhancer,
     uncertainty,
     uniform_enhancer,
+    water_level,
     without_enhancer_bound,
     worst_of_n_enhancer,
 )
@@ -590,6 +592,11 @@ def test_bounds_broadcast_and_overflow_quietly():
     assert free_exploration_constant(1.0, 1e-5) == np.inf
     cold = Bandit.running_example(1e-4, "good")
     assert free_exploration_bound(cold, 1.0, 10) == np.inf
+    # A radius of zero promises zero, also where the other factor overflows.
+    assert online_bound(0.0, 1e6, 4, 10) == 0 and free_exploration_bound(cold, 0.0, 10) == 0
+    assert without_enhancer_bound(0.0, 1.0, 1e6, 4, 10) == 0
+    assert free_regret_bound(cold, 0.0, 4, 10) == pytest.approx(
+        10 * 1e-4 * float(sharp_hoeffding(cold.R / 1e-4)))
 
 
 def test_information_is_at_most_its_bound_for_any_vectors():
@@ -600,6 +607,29 @@ def test_information_is_at_most_its_bound_for_any_vectors():
         z /= np.linalg.norm(z, axis=1).max()
         gained = np.linalg.slogdet(np.eye(d) + z.T @ z / reg)[1]
         assert gained <= information_bound(d, n, 1.0, reg) + 1e-12
+
+
+def test_the_water_level_uses_up_the_budget():
+    rng = np.random.default_rng(10)
+    for d in (1, 2, 5):
+        w = 10.0 ** rng.uniform(-3, 3, (40, d))
+        w[:10] = np.round(w[:10]) + 1  # ties
+        budget = 10.0 ** rng.uniform(-3, 5, 40)
+        level = water_level(w, budget)
+        assert np.maximum(level[:, None] - w, 0).sum(-1) == pytest.approx(budget, rel=1e-9)
+        assert (level > w.min(-1)).all()
+        assert water_level(w[:, ::-1], budget) == pytest.approx(level, rel=1e-12)
+        assert water_level(w, 0.0) == pytest.approx(w.min(-1), rel=1e-12)
+    assert water_level([1.0, 3.0], [1.0, 2.0, 4.0]) == pytest.approx([2.0, 3.0, 4.0])
+    assert water_level([1.0, 1e40], 1.0) == 2.0
+    # Any matrix of that trace gains at most what filling up to the level does.
+    w = 10.0 ** rng.uniform(-2, 1, (200, 3))
+    root = rng.standard_normal((200, 3, 3)) * 10.0 ** rng.uniform(-1, 1, (200, 1, 3))
+    more = root @ np.swapaxes(root, 1, 2)
+    level = water_level(w, np.trace(more, axis1=1, axis2=2))
+    gain = np.linalg.slogdet(w[:, :, None] * np.eye(3) + more)[1] - np.log(w).sum(-1)
+    filled = np.maximum(np.log(level[:, None] / w), 0).sum(-1)
+    assert (gain <= filled + 1e-9).all() and (gain / filled).max() > 0.9
 
 
 # -- bad input -------------------------------------------------------------------------------------
@@ -666,12 +696,20 @@ def test_enhancers_refuse_what_they_cannot_do():
     (lambda: required_reg(1.0, 2, 0.0), "delta"), (lambda: required_reg_free(1.0, 2, 2.0), "delta"),
     (lambda: information_bound(2, -1, 1.0, 1.0), "n"),
     (lambda: information_bound(2, 1, 1.0, 0.0), "reg"),
+    (lambda: water_level([1.0, 0.0], 1.0), "eigenvalues must be positive"),
+    (lambda: water_level([1.0, np.nan], 1.0), "eigenvalues must be finite"),
+    (lambda: water_level([], 1.0), "eigenvalues must not be empty"),
+    (lambda: water_level(1.0, 1.0), "eigenvalues must have at least 1 axes"),
+    (lambda: water_level([1.0], -1.0), "budget must be nonnegative"),
+    (lambda: water_level(np.ones((2, 3)), np.ones(4)), "must broadcast"),
     (lambda: online_bound(-1.0, 1.0, 1, 1), "rho"), (lambda: online_bound(1.0, -1.0, 1, 1), "info"),
     (lambda: online_bound(1.0, 1.0, 0, 1), "rounds"),
     (lambda: online_bound(1.0, 1.0, 1, 0), "batch"),
     (lambda: without_enhancer_bound(1.0, -1.0, 1.0, 1, 1), "start"),
     (lambda: free_exploration_bound(EXAMPLE, 1.0, 0), "n"),
     (lambda: free_regret_bound(EXAMPLE, 1.0, 0, 1), "rounds"),
+    (lambda: free_regret_bound(EXAMPLE, 1.0, 0.1, 1), "rounds must be at least 1"),
+    (lambda: free_regret_bound(EXAMPLE, 1.0, 2, 0.5), "batch must be at least 1"),
     (lambda: free_exploration_constant(-1.0, 1.0), "R"),
     (lambda: free_exploration_constant(1.0, 0.0), "beta"),
 ])

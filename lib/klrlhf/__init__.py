@@ -2,8 +2,10 @@
 
 Floors, each importing only from below: ``numerics``, ``policies``, ``values``, ``bandit``;
 ``preferences``, ``estimation``, ``confidence``, ``coverage``; ``offline``, ``online``,
+``direct``, ``sampling``, ``mirror``, ``over_optimization``, ``sequences``, ``games``,
 ``three_arms``, ``experiments``; ``results`` (checked statements), ``explore`` (explorers) and
 ``plotting``, which need the extras.
+Names up to ``online`` are exported here; the later families are imported from their modules.
 """
 
 from . import (

@@ -9,6 +9,7 @@ What does not: checks that only one class needs (they stay beside that class).
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import logsumexp
 
 POLICY_TOLERANCE = 1e-9
 # Rewards, features, parameters, beta ... beyond these sizes are refused: products and squares of
@@ -176,6 +177,20 @@ def reference(values, name: str = "pi0") -> np.ndarray:
 def prompts(values, name: str = "d0") -> np.ndarray:
     """A prompt distribution ``(..., S)``."""
     return distribution(values, name, ("context",))
+
+
+def log_policy(values, name: str = "log_policy") -> np.ndarray:
+    """Finite normalized log-probabilities (..., S, K): every action keeps some mass."""
+    array = finite(values, name, ("context", "action"))
+    total = logsumexp(array, axis=-1)
+    bad = np.abs(total) > POLICY_TOLERANCE
+    if bad.any():
+        index = _first(bad)
+        raise ValueError(
+            f"{name} must be normalized: {_where(index, ('context',))} sums to "
+            f"{float(np.exp(total[index]))!r}"
+        )
+    return array
 
 
 def rewards(values, name: str = "reward") -> np.ndarray:

@@ -12,7 +12,9 @@ from sphinx.util.docutils import SphinxDirective
 logger = logging.getLogger(__name__)
 
 # Packages documented as a whole, through the names they export.
-PACKAGES = ("klrlhf.explore", "klrlhf.offline", "klrlhf.online", "klrlhf.results")
+PACKAGES = ("klrlhf.direct", "klrlhf.explore", "klrlhf.games", "klrlhf.mirror", "klrlhf.offline",
+            "klrlhf.online", "klrlhf.over_optimization", "klrlhf.results", "klrlhf.sampling",
+            "klrlhf.sequences")
 
 
 def public_names(module):

@@ -25,6 +25,14 @@ _HOMES = {
     "online_explorer": "online",
     "hybrid_explorer": "hybrid",
     "free_exploration_explorer": "free_exploration",
+    "dpo_explorer": "dpo",
+    "margins_explorer": "margins",
+    "rejection_explorer": "rejection",
+    "best_of_n_explorer": "best_of_n",
+    "mirror_explorer": "mirror",
+    "over_optimization_explorer": "over_optimization",
+    "tokens_explorer": "tokens",
+    "games_explorer": "games",
 }
 FACTORIES = tuple(name for name in _HOMES if name.endswith("_explorer"))
 __all__ = list(_HOMES)

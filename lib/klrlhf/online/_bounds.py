@@ -17,6 +17,7 @@ __all__ = [
     "required_reg",
     "required_reg_free",
     "information_bound",
+    "water_level",
     "online_bound",
     "without_enhancer_bound",
     "free_exploration_bound",
@@ -120,6 +121,45 @@ def information_bound(d: int, n, L: float, reg: float) -> np.ndarray:
     return d * np.log1p(n * L**2 / (d * check.number(check.positive(reg, "reg"), "reg")))
 
 
+def water_level(eigenvalues, budget) -> np.ndarray:
+    r"""The level :math:`\nu` with :math:`\sum_j(\nu-w_j)_+=b`: water poured over eigenvalues.
+
+    A matrix with eigenvalues :math:`w_j` to which a positive semidefinite one of trace at most
+    :math:`b` is added gains at most :math:`\sum_j(\log(\nu/w_j))_+` in log-determinant.
+
+    Parameters
+    ----------
+    eigenvalues : array_like, shape (..., d)
+        Eigenvalues w of the start, positive, in any order.
+    budget : array_like, shape (...)
+        Trace b that may be added, nonnegative; its axes broadcast against the leading axes of
+        ``eigenvalues``.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        The least eigenvalue where the budget is 0.
+
+    Raises
+    ------
+    ValueError
+        If an argument leaves its range or the leading axes do not broadcast.
+
+    Notes
+    -----
+    Result ``hybrid-information``.
+    """
+    w = check.finite(eigenvalues, "eigenvalues", ("eigenvalue",))
+    check.positive(w, "eigenvalues")
+    budget = check.nonnegative(budget, "budget")
+    check.broadcast("eigenvalues", w.shape[:-1], "budget", budget.shape)
+    w = np.sort(w, axis=-1)
+    level = (budget[..., None] + np.cumsum(w, axis=-1)) / np.arange(1, w.shape[-1] + 1)
+    # The last eigenvalue that is not above the level of those up to it; the first one never is.
+    last = w.shape[-1] - 1 - (level >= w)[..., ::-1].argmax(axis=-1)
+    return np.take_along_axis(level, last[..., None], axis=-1)[..., 0]
+
+
 def online_bound(rho, information, rounds, batch) -> np.ndarray:
     r"""The bound :math:`\rho_T\sqrt{(2/m)(e^{I_T/T}-1)}` on the least certificate.
 
@@ -148,7 +188,7 @@ def online_bound(rho, information, rounds, batch) -> np.ndarray:
     rho, information = check.nonnegative(rho, "rho"), check.nonnegative(information, "information")
     rounds, batch = check.positive(rounds, "rounds"), check.positive(batch, "batch")
     with np.errstate(over="ignore"):
-        return rho * np.sqrt(2.0 / batch * np.expm1(information / rounds))
+        return _product(rho, np.sqrt(2.0 / batch * np.expm1(information / rounds)))
 
 
 def without_enhancer_bound(rho, start, information, rounds, batch) -> np.ndarray:
@@ -180,7 +220,13 @@ def without_enhancer_bound(rho, start, information, rounds, batch) -> np.ndarray
     """
     start = check.nonnegative(start, "start")
     second = online_bound(1.0, 2 * check.nonnegative(information, "information"), rounds, batch)
-    return check.nonnegative(rho, "rho") * (start + second)
+    return _product(check.nonnegative(rho, "rho"), start + second)
+
+
+def _product(rho: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """rho times a factor that may have overflowed: 0 where rho is 0."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(rho == 0, 0.0, rho * factor)[()]
 
 
 def free_exploration_bound(bandit: Bandit, rho, n) -> np.ndarray:
@@ -215,7 +261,7 @@ def free_exploration_bound(bandit: Bandit, rho, n) -> np.ndarray:
     rho, n = check.nonnegative(rho, "rho"), check.positive(n, "n")
     _bandit(bandit)
     with np.errstate(over="ignore"):
-        return np.exp(bandit.B * bandit.L0 / bandit.beta) * rho**2 / (2 * bandit.beta * n)
+        return _product(rho**2, np.exp(bandit.B * bandit.L0 / bandit.beta)) / (2 * bandit.beta * n)
 
 
 def free_regret_bound(bandit: Bandit, rho, rounds, batch) -> np.ndarray:
@@ -246,12 +292,13 @@ def free_regret_bound(bandit: Bandit, rho, rounds, batch) -> np.ndarray:
     Result ``free-exploration``, part B.
     """
     rho = check.nonnegative(rho, "rho")
-    rounds, batch = check.positive(rounds, "rounds"), check.positive(batch, "batch")
+    rounds = check.positive(rounds, "rounds", smallest=1.0)
+    batch = check.positive(batch, "batch", smallest=1.0)
     beta = _bandit(bandit).beta
     with np.errstate(over="ignore"):
         price = np.exp(bandit.B * bandit.L0 / beta)
     first = batch * beta * sharp_hoeffding(bandit.R / beta)
-    return first + price * rho**2 / beta * (1 + np.log(rounds))
+    return first + _product(rho**2, price) / beta * (1 + np.log(rounds))
 
 
 def free_exploration_constant(R, beta) -> np.ndarray:

@@ -113,7 +113,7 @@ def mle_asymptotics(check):
         law = np.sort(square)
         distance = np.abs(chi2.cdf(law, bandit.d) - (np.arange(trials) + 0.5) / trials).max()
         # 1.95 / sqrt(trials) is the 0.1 % point of the Kolmogorov statistic.
-        check.inequality("claim: chi-squared law", distance, 1.95 / np.sqrt(trials) + 2e-3)
+        check.inequality("the chi-squared law, by its distance", distance, 1.95 / np.sqrt(trials) + 2e-3)
         observed = np.einsum("Ni,Nij,Nj->N", error, hessian(fit.theta, data), error)
         for delta in (0.5, 0.1, 0.05):
             inside = (observed <= chi2.ppf(1 - delta, bandit.d)).astype(float)

@@ -31,7 +31,7 @@ from klrlhf.online import (
     required_reg,
     required_reg_free,
 )
-from klrlhf.policies import feature_covariance, variance
+from klrlhf.policies import feature_covariance, kl_divergence, variance
 from klrlhf.preferences import all_pairs, pair_features, policy_design, sample_comparisons
 from klrlhf.results.instances import random_policies
 from klrlhf.results.part4_chernoff import least_eigenvalue
@@ -236,6 +236,11 @@ def free_exploration_burn_in(check):
         rho = parameter_error(theta, bandit.theta, V)
         check.inequality("claim: at fixed data", gap, 2 * np.e * rho**2
                          / (bandit.beta * m * (t - t0)), scale=1e-12 * bandit.R, tol=1e-8)
+        kept, used = rare_answer(bandit.beta, m, t - t0)
+        check.inequality("step 2: a rare answer obeys it", kept, 1.0, tol=1e-6)
+        check.at_least("step 2: attained by a rare answer", kept, 0.999)
+        check.inequality("claim: a rare answer obeys it", used, 1.0, tol=1e-6)
+        check.at_least("claim: attained by a rare answer", used, 0.999)
         spread = worst_spread(bandit, sigma0)
         check.inequality("step 1: the burn-in", spread, bandit.beta, tol=1e-9)
         check.at_least("step 1: the burn-in is attained", spread / bandit.beta, 0.999)
@@ -289,6 +294,21 @@ def burn_in(bandit, rho, m):
     i = np.arange(1, len(rho) + 1)[:, None]
     early = m * (i - 1) < needed_comparisons(bandit, rho)
     return np.maximum((i * early).max(axis=0) + 1, 2)
+
+
+def rare_answer(beta, m, rounds, p=1e-7):
+    """Rounds that underestimate a rare answer by beta, then one that overestimates it by beta.
+
+    Returns Sigma_* over e times the agent's covariance in the first rounds, and the gap of the last
+    one over its bound, with the least design that Step 2 allows and the radius that just fits.
+    """
+    bandit = two_arms(beta, beta, p / (p + np.e * (1 - p)), 2 * beta)  # the optimum plays it with p
+    before, after = bandit.gibbs([0.0]), bandit.gibbs([2 * beta])
+    own, best = (float(feature_covariance(policy, bandit.phi)[0, 0, 0])
+                 for policy in (before, bandit.optimal_policy))
+    rho2 = m * rounds / 2 * own * beta**2
+    bound = 2 * np.e * rho2 / (beta * m * rounds)
+    return best / (np.e * own), beta * float(kl_divergence(after, bandit.optimal_policy)[0]) / bound
 
 
 def worst_spread(bandit, sigma0, rho=5.0):

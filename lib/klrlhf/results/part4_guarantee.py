@@ -30,6 +30,7 @@ from klrlhf.online import (
 from klrlhf.policies import kl_divergence
 from klrlhf.results.part4_chernoff import X_HALF, least_eigenvalue
 from klrlhf.results.registry import result
+from klrlhf.values import plug_in_suboptimality
 
 
 def explicit_radius(d, n, L, B, reg, delta):
@@ -83,6 +84,13 @@ def online_certificate(check):
             second.policy, main) @ bandit.d0, rho * second.uncertainty, scale=scale, tol=1e-7)
         check.inequality("step 3: the enhancer is at least as uncertain", gamma, second.upper,
                          scale=1e-9, tol=1e-8)
+        # Any truth on the edge of the ellipsoid, that of the worst gap included.
+        u = rng.standard_normal((now, d))
+        u *= (rho / parameter_error(u, np.zeros(d), V))[:, None]
+        edge = plug_in_suboptimality(bandit.reward_of(theta), bandit.reward_of(theta + u),
+                                     bandit.beta, bandit.pi0, bandit.d0)
+        check.inequality("remark: the plug-in certificate is never larger", edge,
+                         rho * second.upper, scale=scale, tol=1e-8)
     # A tiny radius along the worst direction: half of the certificate is for the wrong divergence.
     bandit = one_dimensional(np.random.default_rng(0))
     small = np.array([1e-4])
@@ -99,6 +107,13 @@ def online_certificate(check):
         far.optimal_policy, far.gibbs(theta)) @ far.d0
     check.at_least("claim: attained as beta tends to 0", float(
         both / (2 * far.theta[0] * second.uncertainty)), 0.99)
+    far = bandit.with_(beta=1e-4)
+    second = exact_enhancer(far, np.zeros(1), np.eye(1), float(far.theta[0]))
+    edge = max(far.with_(theta=sign * far.theta).plug_in_gap(np.zeros(1)) for sign in (1, -1))
+    check.inequality("remark: the plug-in certificate is never larger", edge,
+                     far.theta[0] * second.upper, tol=1e-8)
+    check.at_least("remark: the plug-in certificate, attained as beta tends to 0", float(
+        edge / (far.theta[0] * second.uncertainty)), 0.99)
 
 
 def expected_design(history):

@@ -20,6 +20,7 @@ from klrlhf.online import (
     online_gshf,
     reference_enhancer,
     required_reg,
+    water_level,
     without_enhancer_bound,
 )
 from klrlhf.policies import kl_divergence
@@ -213,17 +214,6 @@ def failures(history, offline):
     parts = {"event": event, "certificate": certified & honest, "half": half,
              "bound": least <= bound * (1 + 1e-9)}
     return {name: ~np.all(held, axis=0) for name, held in parts.items()}, bound
-
-
-def water_level(w, budget):
-    """The level nu with sum (nu - w)_+ = budget, for eigenvalues w (..., d)."""
-    w = np.sort(w, axis=-1)
-    k = np.arange(1, w.shape[-1] + 1)
-    level = (budget[..., None] + np.cumsum(w, axis=-1)) / k
-    # The largest k whose level still covers its own eigenvalue.
-    usable = level > w
-    index = usable.shape[-1] - 1 - usable[..., ::-1].argmax(axis=-1)
-    return np.take_along_axis(level, index[..., None], axis=-1)[..., 0]
 
 
 @result("hybrid-information", part="IV", item="4.4", kind="inequality",
