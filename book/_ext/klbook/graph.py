@@ -1,7 +1,7 @@
 """Which result rests on which, as SVG that links and scales.
 
-Two drawings of the same data: ``draw`` with a box and a title per result, for the index page, and
-``draw_small`` with a numbered dot per result, for the landing page.
+``draw`` makes boxes with titles: one per result for the index page, one per chapter for the landing
+page, there without the arrows that others imply (``reduced``).
 """
 import html
 import textwrap
@@ -99,11 +99,10 @@ def lit(ids):
     )
 
 
-def frame(ids, width, height, label, content, small=False):
-    kind = " kl-graph-small" if small else ""
+def frame(ids, width, height, label, content):
     words = html.escape(label, quote=True)
     return (
-        f"<div class='kl-graph{kind}' tabindex='0' role='region' aria-label='{words}'>"
+        f"<div class='kl-graph' tabindex='0' role='region' aria-label='{words}'>"
         f"<style>{lit(ids)}</style>"
         f"<svg viewBox='-2 0 {width + 4:.0f} {height:.0f}' width='{width + 4:.0f}' role='group' "
         f"aria-label='{words}'>{content}</svg></div>"
@@ -114,6 +113,7 @@ def draw(groups, depends, info, label):
     """Boxes with titles.
 
     groups: list of (name, ids) in reading order; depends: id -> ids; info: id -> (number, title, url).
+    Ids become names of CSS classes.
     """
     known = {id for _, members in groups for id in members}
     depends = {id: [other for other in depends[id] if other in known] for id in known}
@@ -130,48 +130,19 @@ def draw(groups, depends, info, label):
     return frame(position, width, height, label, edges + names + nodes)
 
 
-DOT, STEP, LINE = 15, 48, 96
+def reduced(depends):
+    """Only the arrows that no longer way round implies; without cycles nothing else is lost."""
+    reach = {}
 
+    def above(id):
+        if id not in reach:
+            reach[id] = set()
+            for other in depends[id]:
+                reach[id] |= {other} | above(other)
+        return reach[id]
 
-def small_edge(source, target, start, end):
-    """From a dot to one that rests on it: an arc along a row, a curve between rows."""
-    (x1, y1), (x2, y2) = start, end
-    if y1 == y2:
-        rise = min(30, 8 + abs(x2 - x1) / 9)
-        d = f"M{x1:.0f} {y1 - DOT:.0f}C{x1:.0f} {y1 - DOT - rise:.0f} {x2:.0f} {y2 - DOT - rise:.0f} {x2:.0f} {y2 - DOT:.0f}"
-    else:
-        bend = (y2 - y1) * 0.42
-        d = f"M{x1:.0f} {y1 + DOT:.0f}C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2 - DOT:.0f}"
-    return f"<path class='kl-edge e-{source} e-{target}' d='{d}'/>"
-
-
-def dot_svg(id, x, y, number, title, url):
-    """A numbered dot; theorems are filled, everything else is open."""
-    kind, _, digits = number.rpartition(" ")
-    filled = " kl-filled" if kind == "Theorem" else ""
-    words = html.escape(f"{number}: {title}", quote=True)
-    return (
-        f"<a href='{html.escape(url)}' class='kl-dot{filled}' data-id='{id}' aria-label='{words}'>"
-        f"<title>{words}</title><circle cx='{x:.0f}' cy='{y:.0f}' r='{DOT}'/>"
-        f"<text x='{x:.0f}' y='{y + 4:.0f}' text-anchor='middle' aria-hidden='true'>{digits}</text></a>"
-    )
-
-
-def draw_small(groups, depends, info, label):
-    """Numbered dots, one row a chapter."""
-    known = {id for _, members in groups for id in members}
-    longest = max(len(members) for _, members in groups)
-    width = max(longest * STEP, 420)
-    position, names = {}, ""
-    for row, (name, members) in enumerate(groups):
-        y = row * LINE + 66
-        names += f"<text class='kl-part' x='0' y='{y - 44:.0f}'>{html.escape(name)}</text>"
-        for index, id in enumerate(members):
-            position[id] = (DOT + 2 + index * STEP, y)
-    edges = "".join(
-        small_edge(other, id, position[other], position[id])
-        for id in position for other in depends[id] if other in known
-    )
-    dots = "".join(dot_svg(id, *position[id], *info[id]) for id in position)
-    height = len(groups) * LINE + 4
-    return frame(position, width, height, label, edges + names + dots, small=True)
+    return {
+        id: [other for other in others
+             if not any(other in above(third) for third in others if third != other)]
+        for id, others in depends.items()
+    }

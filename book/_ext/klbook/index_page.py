@@ -3,6 +3,7 @@ import html
 import re
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
@@ -25,7 +26,7 @@ class TheoremIndex(SphinxDirective):
 
 
 class MapOfResults(TheoremIndex):
-    """``{map-of-results}``: the dependency graph alone, in small."""
+    """``{map-of-results}``: which chapter's results rest on which other chapter's."""
 
     def run(self):
         super().run()
@@ -141,11 +142,38 @@ def table(book, name, ids):
     )
 
 
-def drawing(book, label, draw):
+def drawing(book):
+    label = "Map of results: each arrow leads from a result to one that rests on it"
     groups = [(title, ids) for _, title, ids in book.groups()]
     info = {id: (book.number(id), book.records[id]["title"], book.url(id)) for id in book.places}
     depends = {id: list(book.records[id]["depends"]) for id in book.places}
-    return draw(groups, depends, info, label)
+    return graph.draw(groups, depends, info, label)
+
+
+def parts(env):
+    """Captions of the table of contents, each with its pages."""
+    root = env.get_doctree(env.config.root_doc)
+    return [(tree["caption"], list(tree["includefiles"])) for tree in root.findall(addnodes.toctree)
+            if tree.get("caption")]
+
+
+def drawing_of_chapters(book):
+    label = "Map of chapters: each arrow leads to a chapter whose proofs use results of an earlier one"
+    chapter = {id: entry["docname"] for id, entry in book.places.items()}
+    key = {name: name.replace("/", "-") for name in chapter.values()}
+    depends, info, earlier = {}, {}, set()
+    for name, title, ids in book.groups():
+        used = {chapter[other] for id in ids for other in book.records[id]["depends"]
+                if other in chapter}
+        depends[key[name]] = sorted(key[other] for other in used & earlier)
+        earlier.add(name)
+        number = book.env.toc_secnumbers.get(name, {}).get("", ())
+        results = "1 result" if len(ids) == 1 else f"{len(ids)} results"
+        info[key[name]] = (f"{'.'.join(map(str, number))}, {results}", title,
+                           book.app.builder.get_relative_uri(book.docname, name))
+    groups = [(caption, [key[name] for name in pages if name in key])
+              for caption, pages in parts(book.env)]
+    return graph.draw([group for group in groups if group[1]], graph.reduced(depends), info, label)
 
 
 def totals(book):
@@ -166,11 +194,10 @@ def fill(app, doctree, docname):
         return
     book = Book(app, docname)
     for node in placeholders:
-        label = "Map of results: each arrow leads from a result to one that rests on it"
         if node["what"] == "map":
-            content = drawing(book, label, graph.draw_small)
+            content = drawing_of_chapters(book)
         else:
-            content = totals(book) + drawing(book, label, graph.draw) + "".join(
+            content = totals(book) + drawing(book) + "".join(
                 table(book, title, ids) for _, title, ids in book.groups())
         node.replace_self(nodes.raw("", content, format="html"))
 

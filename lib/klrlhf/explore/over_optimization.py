@@ -95,7 +95,7 @@ def curves(hidden: str, c: float, n: int, seed: int = 0) -> tuple:
            marks.line("guaranteed", "bound", d, along(found["sure"])),
            marks.line("gold", "empirical", d, along(found["gold"]))]
     end = KL_END if not np.isfinite(found["stop"]) else _at(found, found["stop"])["kl"]
-    edge = [0.0, float(np.sqrt(end))] if end > 0 else [np.nan, np.nan]
+    edge = [0.0, float(np.sqrt(max(end, 0.0)))]
     spots = [_at(found, lam) for lam in found["turns"][:TURNS]]
     blank = [np.nan] * (TURNS - len(spots))
     return (marks.band("sure to rise", "predicted", edge, [-0.58] * 2, [-0.54] * 2), *out,

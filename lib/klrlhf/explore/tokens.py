@@ -51,7 +51,7 @@ def tree(x: int, response: str, soft):
     nodes, taken = steps(response)
     p0, p = np.exp(model.log_tokens[x, nodes]), np.exp(soft.log_tokens[x, nodes])
     # Every frame has the same marks: positions that a short response lacks stay empty.
-    shown = np.full((2, model.H, model.W + 1), np.nan)
+    shown = np.zeros((2, model.H, model.W + 1))  # beyond the end of the response: no bars
     shown[:, : len(taken)] = p0, p
     height = np.arange(model.W, -1, -1.0)
     at, way_x, way_y, edges_x, edges_y = height.mean(), [], [], [], []
