@@ -274,9 +274,9 @@ def mirror_descent_inexact(check):
 def mirror_descent_kl_errors(check):
     """An oracle that forgets a rare answer in one step makes a tiny KL error and keeps a full gap."""
     rng = check.rng
-    R, beta = 10.0 ** rng.uniform(-1, 1, 2_000), 10.0 ** rng.uniform(-1, 1, 2_000)
+    R, beta = 10.0 ** rng.uniform(-1, 1, 4_000), 10.0 ** rng.uniform(-1, 1, 4_000)
     R = np.minimum(R, 200 * beta)
-    eta = 10.0 ** rng.uniform(-1, 1, 2_000) / beta
+    eta = 10.0 ** rng.uniform(-1, 1, 4_000) / beta
     q = mirror_factor(eta, beta)
     low = -np.logaddexp(0, R / beta)
     log_pi0 = np.stack([low, low + R / beta], -1)[:, None, :]
@@ -286,7 +286,7 @@ def mirror_descent_kl_errors(check):
     check.identity("step 1: the first step", first[:, 0, 0] - first[:, 0, 1], -q * R / beta,
                    scale=1 + R / beta)
     # The oracle returns the first step conditioned on the common answer.
-    gone = np.stack([np.full(2_000, -np.inf), np.zeros(2_000)], -1)[:, None, :]
+    gone = np.stack([np.full(4_000, -np.inf), np.zeros(4_000)], -1)[:, None, :]
     check.identity("step 2: its error in KL", kl_divergence_from_logs(gone, first)[:, 0],
                    np.log1p(np.exp(-q * R / beta)), scale=1 + error, tol=1e-11)
     gap = beta * kl_divergence_from_logs(gone, log_gibbs_policy(reward, beta, np.exp(log_pi0)))[:, 0]

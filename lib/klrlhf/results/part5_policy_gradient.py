@@ -246,7 +246,7 @@ def policy_gradient_rate(check):
 def policy_gradient_plateau(check):
     """Two answers: from probability p to one half takes at least (1/p - 2) / (2 eta g) steps."""
     rng = check.rng
-    n, limit = 4_000, 3_000
+    n, limit = check.choose(24_000, 4_000), 3_000
     p, beta = 10.0 ** rng.uniform(-2.5, -0.32, n), 10.0 ** rng.uniform(-1, 1, n)
     gap = 10.0 ** rng.uniform(-1, 1, n) * beta * 3
     star = gap / beta + np.log(p) - np.log1p(-p)  # log-odds of the optimal policy
