@@ -51,7 +51,8 @@ def curves(beta: float, contrary: int, B: float) -> tuple:
     free, squared = free_path(beta, contrary), ipo_path(beta, contrary)
     # Projected gradient descent in one dimension: the first step outside is set back to the end.
     ball = np.minimum(free, B)
-    left = [marks.line("DPO", "empirical", SHOWN, np.minimum(free, 2 * MARGIN)),
+    left = [marks.rule("edge of the ball", "bound", y=B, style="fine"),
+            marks.line("DPO", "empirical", SHOWN, np.minimum(free, 2 * MARGIN)),
             marks.line("DPO in the ball", "bound", SHOWN, ball),
             marks.line("IPO", "predicted", SHOWN, squared)]
     right = [marks.line("DPO", "empirical", SHOWN, np.maximum(loser(free, beta), 1e-30)),
