@@ -125,13 +125,13 @@ def _newton(A, inverse, log_pi0, logits):
     size = np.abs(error).max(axis=-1)
     room = 2e-14 * (1 + np.abs(log_pi0).max(axis=-1) + inverse * np.abs(A).max(axis=(1, 2)))
     for _ in range(MOST_ITERATIONS):
-        todo = size > room
-        if not todo.any():
+        unsettled = size > room
+        if not unsettled.any():
             break
         D = policy[:, :, None] * (np.eye(K) - policy[:, None, :])
         jacobian = np.eye(K) - inverse[:, None, None] * (A @ D)
         step = np.linalg.solve(jacobian, -error[..., None])[..., 0]
-        length, waiting = np.ones(len(A)), todo.copy()
+        length, waiting = np.ones(len(A)), unsettled.copy()
         for _ in range(40):
             new_logits, new_policy, new_error = residual(logits + length[:, None] * step)
             new_size = np.abs(new_error).max(axis=-1)
@@ -142,7 +142,7 @@ def _newton(A, inverse, log_pi0, logits):
             if not waiting.any():
                 break
             length = np.where(waiting, length / 2, length)
-        if (waiting == todo).all():
+        if (waiting == unsettled).all():
             break  # rounding error: no step improves any game
     return logits, size, room
 
