@@ -2,6 +2,7 @@
 
 assets      self-hosted MathJax, fonts and explorers; nothing is fetched from another host
 palette     the library's palette as CSS variables; figures inlined so that they use it
+address     where the repository and the site are, with a fork's overrides
 proofs      ``{prf:proof}`` as a native disclosure that folds
 ahead       the explorers' grids, computed beside the pages
 records     the checks' records: the last full verification, or a fast run
@@ -11,9 +12,9 @@ index_page  the theorem index and the map of results
 api         reference pages from the library's docstrings
 notebooks   each chapter as a clean ``.ipynb`` to download
 """
-from . import ahead, api, assets, badges, index_page, notebooks, palette, proofs, records
+from . import address, ahead, api, assets, badges, index_page, notebooks, palette, proofs, records
 
-MODULES = (ahead, assets, palette, records, proofs, badges, index_page, api, notebooks)
+MODULES = (address, ahead, assets, palette, records, proofs, badges, index_page, api, notebooks)
 
 
 def setup(app):
