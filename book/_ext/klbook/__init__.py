@@ -6,15 +6,40 @@ address     where the repository and the site are, with a fork's overrides
 proofs      ``{prf:proof}`` as a native disclosure that folds
 ahead       the explorers' grids, computed beside the pages
 records     the checks' records: the last full verification, or a fast run
+guide       the instructor's guide, from one file per chapter
 badges      the line under each result, and the strictness between book and registry
 graph       layout and SVG of the dependency graph
 index_page  the theorem index and the map of results
 api         reference pages from the library's docstrings
 notebooks   each chapter as a clean ``.ipynb`` to download
 """
-from . import address, ahead, api, assets, badges, index_page, notebooks, palette, proofs, records
+from . import (
+    address,
+    ahead,
+    api,
+    assets,
+    badges,
+    guide,
+    index_page,
+    notebooks,
+    palette,
+    proofs,
+    records,
+)
 
-MODULES = (address, ahead, assets, palette, records, proofs, badges, index_page, api, notebooks)
+MODULES = (
+    address,
+    ahead,
+    assets,
+    palette,
+    records,
+    proofs,
+    badges,
+    index_page,
+    api,
+    guide,
+    notebooks,
+)
 
 
 def setup(app):
