@@ -76,3 +76,9 @@ def test_an_impossible_explorer_setting_is_named(entry, message):
 def test_values_are_computed(tmp_path):
     path = written(tmp_path, needs=["two is @[two]"], values={**GOOD["values"], "two": "1 + 1"})
     assert guide.load(path)["needs"] == ["two is 2"]
+
+
+def test_the_semester_leaves_no_chapter_out():
+    page = (ROOT / "book/teach/syllabus.md").read_text(encoding="utf-8")
+    semester = page.split("## A semester")[1].split("\n## ")[0]
+    assert [name for name in listed_chapters() if f"(../{name}.md)" not in semester] == []
