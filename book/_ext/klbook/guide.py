@@ -107,7 +107,7 @@ def explorer_state(entry, where):
             raise GuideError(f"{where}: {name} of {entry['id']} cannot be {value!r}")
         if control.kind != "choice" and not control.lo <= value <= control.hi:
             raise GuideError(f"{where}: {name} of {entry['id']} goes from {control.lo} to {control.hi}")
-        shown = dict(control.options).get(value, f"{value:g}") if control.kind == "choice" else f"{value:g}"
+        shown = dict(control.options)[value] if control.kind == "choice" else f"{value:g}"
         told.append(f"{_plain(control.label)}: {_plain(shown)}")
         values[name] = value
     return "; ".join(told), _plain(design.frame(seed=0, **values).say)
