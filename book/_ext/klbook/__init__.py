@@ -11,6 +11,7 @@ badges      the line under each result, and the strictness between book and regi
 graph       layout and SVG of the dependency graph
 index_page  the theorem index and the map of results
 api         reference pages from the library's docstrings
+self_check  ``{self-check}`` questions at the end of a section (their source: self_check_source)
 notebooks   each chapter as a clean ``.ipynb`` to download
 """
 from . import (
@@ -25,6 +26,7 @@ from . import (
     palette,
     proofs,
     records,
+    self_check,
 )
 
 MODULES = (
@@ -38,6 +40,7 @@ MODULES = (
     index_page,
     api,
     guide,
+    self_check,
     notebooks,
 )
 

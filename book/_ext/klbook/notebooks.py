@@ -4,6 +4,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from .self_check_source import as_markdown
+
 FOLDER = "notebooks"
 
 
@@ -24,6 +26,8 @@ def write(app, exception):
         notebook.metadata.pop("jupytext", None)
         for index, cell in enumerate(notebook.cells):
             cell["id"] = f"cell-{index}"
+            if cell.cell_type == "markdown":
+                cell.source = as_markdown(cell.source)
         target = Path(app.outdir) / FOLDER / f"{docname}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
