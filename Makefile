@@ -3,12 +3,14 @@
 # make html   build into _build/html, do not serve
 # make verify check every numbered result in full, write _build/results.json
 # make bench  performance tables
+# make linkcheck  check the links to other sites (needs the network)
+# make published  on a release: add today's addresses to book/published-pages.txt
 # make clean  remove the built site and its caches (the virtual environment stays)
 
 SHELL := bash
 .SHELLFLAGS := -eo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: book html serve test verify bench clean
+.PHONY: book html serve test verify bench linkcheck published clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -47,6 +49,12 @@ verify: $(BOOK_READY)
 bench: $(BENCH_READY)
 	$(PY) bench/run.py
 	$(PY) bench/slider_latency.py
+
+linkcheck: $(BOOK_READY)
+	$(VENV)/bin/jupyter-book build . --builder linkcheck
+
+published: html
+	$(PY) tools/published.py
 
 clean:
 	rm -rf _build

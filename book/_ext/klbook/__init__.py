@@ -13,6 +13,13 @@ index_page  the theorem index and the map of results
 api         reference pages from the library's docstrings
 self_check  ``{self-check}`` questions at the end of a section (their source: self_check_source)
 notebooks   each chapter as a clean ``.ipynb`` to download
+release     version, date and authors, in the footer and for those below
+cite        BibTeX of the book, a chapter, a result
+metadata    description, social card, scholar tags and JSON-LD in each page's head
+cards       the picture that a shared link shows
+sitefiles   sitemap, robots.txt, 404 page, the root's redirect
+redirects   addresses that moved
+errata      the table of known errors
 """
 from . import (
     address,
@@ -20,13 +27,20 @@ from . import (
     api,
     assets,
     badges,
+    cards,
+    cite,
+    errata,
     guide,
     index_page,
+    metadata,
     notebooks,
     palette,
     proofs,
     records,
+    redirects,
+    release,
     self_check,
+    sitefiles,
 )
 
 MODULES = (
@@ -42,6 +56,13 @@ MODULES = (
     guide,
     self_check,
     notebooks,
+    release,
+    cite,
+    metadata,
+    cards,
+    sitefiles,
+    redirects,
+    errata,
 )
 
 
