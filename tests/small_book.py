@@ -10,12 +10,13 @@ PARTS = ("address", "release", "cite", "metadata", "cards", "sitefiles", "redire
 CONF = """
 import sys
 sys.path[:0] = [{extension!r}, {lib!r}]
-project = "A small book"
+html_title = "A small book"
 extensions = ["myst_parser", {parts}]
 myst_enable_extensions = ["dollarmath"]
 root_doc = "book/index"
 html_theme = "basic"
 html_theme_options = {{}}
+html_copy_source = False
 html_baseurl = {address!r}
 exclude_patterns = ["_build"]
 html_static_path = ["book/_assets"]

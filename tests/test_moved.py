@@ -79,6 +79,14 @@ def test_description_ends_before_the_first_formula_that_text_cannot_show(small):
     assert 'property="og:title" content="One &amp; “only”"' in source
 
 
+def test_pdf_is_named_only_where_it_is_published(small):
+    source = (small / "book/index.html").read_text().split("</head>")[0]
+    wrapped = re.search(r'<template class="kl-site" data-needs="pdf">(.*?)</template>', source).group(1)
+    assert wrapped == f'<meta name="citation_pdf_url" content="{SITE}book.pdf" />'
+    assert source.count("citation_pdf_url") == 1
+    assert "citation_pdf_url" not in (small / "book/first/one.html").read_text()
+
+
 def test_errata_make_a_table_with_links(small):
     source = (small / "book/back/changelog.html").read_text()
     assert '<a class="reference internal" href="../first/one.html">' in source

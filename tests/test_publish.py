@@ -203,6 +203,15 @@ def test_root_leads_to_the_landing_page_and_carries_its_card():
 
 
 @built
+def test_404_page_names_the_book_and_lists_its_pages():
+    source = html.unescape((HTML / "404.html").read_text())
+    base = re.sub(r"^\w+://[^/]+", "", site())
+    assert f'<a href="{base}{TOC["root"]}.html">{CONFIG["title"]}</a>' in source
+    for name in PAGES:
+        assert f'href="{base}{name}.html"' in source
+
+
+@built
 def test_every_published_address_still_leads_somewhere():
     published = load_tool("published")
     moved = yaml.safe_load((ROOT / "book" / "redirects.yml").read_text()) or {}

@@ -101,6 +101,11 @@ def scholar(title, data, url, whole):
     return [tag("name", *pair) for pair in pairs]
 
 
+def pdf(home):
+    """Where the whole book is as a PDF; only a site that was published with one unwraps this."""
+    return f'<template class="kl-site" data-needs="pdf">{tag("name", "citation_pdf_url", home + "book.pdf")}</template>'
+
+
 def linked_data(title, words, url, image, data, whole, home, number):
     """schema.org's Book and Chapter; data, not a script that runs."""
     book = data["preferred-citation"]
@@ -143,7 +148,7 @@ def page(app, pagename, templatename, context, doctree):
     lines += social(title, words, url, image, whole, is_root)
     number = cite.chapters(app).get(pagename)
     if is_root or number:
-        lines += scholar(title, data, url, whole)
+        lines += scholar(title, data, url, whole) + ([pdf(home)] if is_root else [])
         lines.append(linked_data(title, words, url, image, data, whole, home, number))
     context["metatags"] = (context.get("metatags") or "") + "\n".join(("", *lines, ""))
 

@@ -76,7 +76,7 @@ def not_found(app):
     text = NOT_FOUND.read_text(encoding="utf-8")
     return (text.replace("PREFIX", prefix)
             .replace("HOME", prefix + app.builder.get_target_uri(app.config.root_doc))
-            .replace("TITLE", html.escape(app.config.project))
+            .replace("TITLE", html.escape(app.config.html_title))
             .replace("CONTENTS", contents(app, prefix)))
 
 
@@ -86,7 +86,7 @@ def front(app):
     page = (Path(app.outdir) / landing).read_text(encoding="utf-8")
     wanted = ('property="og:', 'name="twitter:', 'name="description"', 'rel="canonical"')
     lines = [line.strip() for line in page.splitlines() if any(word in line for word in wanted)]
-    title = html.escape(app.config.project)
+    title = html.escape(app.config.html_title)
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n<title>{title}</title>\n'
             f'<meta http-equiv="refresh" content="0; url={landing}" />\n' + "\n".join(lines)
             + f'\n</head>\n<body><p><a href="{landing}">{title}</a></p></body>\n</html>\n')
