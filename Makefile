@@ -5,12 +5,14 @@
 # make bench  performance tables
 # make linkcheck  check the links to other sites (needs the network)
 # make published  on a release: add today's addresses to book/published-pages.txt
+# make assignments  student versions of the assignments in _build/assignments/release
+# make grade-check  the grader on right, wrong and malicious submissions (own environment)
 # make clean  remove the built site and its caches (the virtual environment stays)
 
 SHELL := bash
 .SHELLFLAGS := -eo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: book html serve test verify bench linkcheck published clean
+.PHONY: book html serve test verify bench assignments grade-check linkcheck published clean
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -19,6 +21,8 @@ PY := $(VENV)/bin/python
 BOOK_READY := $(VENV)/.ready-book
 TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
+GRADE := .venv-grade
+GRADE_READY := $(GRADE)/.ready
 HTML := _build/html
 HTML_DONE := _build/.html-done
 
@@ -39,7 +43,7 @@ $(HTML_DONE): $(SOURCES) $(BOOK_READY)
 serve:
 	$(PY) tools/serve.py $(HTML) --port $(PORT)
 
-test: html $(TEST_READY)
+test: html $(TEST_READY) $(GRADE_READY)
 	$(PY) -m pytest
 
 verify: $(BOOK_READY)
@@ -55,6 +59,12 @@ linkcheck: $(BOOK_READY)
 
 published: html
 	$(PY) tools/published.py
+
+assignments: $(BOOK_READY)
+	PYTHONPATH=tools $(PY) -m grading release _build/assignments/release
+
+grade-check: $(TEST_READY) $(GRADE_READY)
+	$(PY) -m pytest tests/test_assignments.py tests/test_grader.py
 
 clean:
 	rm -rf _build
@@ -74,4 +84,10 @@ $(TEST_READY): requirements-test.txt $(BOOK_READY)
 
 $(BENCH_READY): requirements-bench.txt $(TEST_READY)
 	$(PY) -m pip install --disable-pip-version-check -r requirements-bench.txt
+	touch $@
+
+# Apart from the book: nbgrader brings its own notebook server.
+$(GRADE_READY): requirements-grade.txt pyproject.toml | $(PY)
+	$(PYTHON) -m venv $(GRADE)
+	$(GRADE)/bin/python -m pip install --disable-pip-version-check -r requirements-grade.txt -e .
 	touch $@

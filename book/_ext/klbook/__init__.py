@@ -20,12 +20,14 @@ cards       the picture that a shared link shows
 sitefiles   sitemap, robots.txt, 404 page, the root's redirect
 redirects   addresses that moved
 errata      the table of known errors
+assignments student versions of the assignments, and the table that lists them
 """
 from . import (
     address,
     ahead,
     api,
     assets,
+    assignments,
     badges,
     cards,
     cite,
@@ -56,6 +58,7 @@ MODULES = (
     guide,
     self_check,
     notebooks,
+    assignments,
     release,
     cite,
     metadata,
