@@ -33,7 +33,7 @@ SITE := _build/site
 HTML_DONE := _build/.html-done
 
 # Pages depend on sources, the library, the settings and the last full verification.
-SOURCES := $(shell find book lib _config.yml _toc.yml $(wildcard _build/results.json) -type f \
+SOURCES := $(shell find book lib _config.yml _toc.yml CITATION.cff $(wildcard _build/results.json) -type f \
              -not -path '*/__pycache__/*' -not -path '*.egg-info/*' -not -name '*.pyc')
 
 book: html

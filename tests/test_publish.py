@@ -202,6 +202,30 @@ def test_root_leads_to_the_landing_page_and_carries_its_card():
     assert tags(source)["og:image"] == tags(read(TOC["root"]))["og:image"]
 
 
+def workflows():
+    return {path.name: path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml")}
+
+
+# These two come with the PDF and with the notebooks in the browser; then this line goes.
+COMING = {"pdf", "site"}
+
+
+def test_workflows_call_targets_that_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    used = {name: re.findall(r"\bmake ([a-z]+)", text) for name, text in workflows().items()}
+    assert sum(map(len, used.values())) >= 3
+    assert {target for names in used.values() for target in names} <= targets | COMING
+
+
+def test_workflows_ask_for_no_more_than_they_need():
+    for name, text in workflows().items():
+        flow = yaml.safe_load(text)
+        assert flow["permissions"] == {"contents": "read"}, name
+        for job in flow["jobs"].values():
+            for step in job.get("steps", []):
+                assert re.fullmatch(r"[\w./-]+@v\d+", step.get("uses", "a@v1")), step
+
+
 @built
 def test_404_page_names_the_book_and_lists_its_pages():
     source = html.unescape((HTML / "404.html").read_text())

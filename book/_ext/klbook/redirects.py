@@ -99,7 +99,14 @@ def leave_anchors(app, pagename, templatename, context, doctree):
         context["body"] += f'<ul class="kl-moved">{"".join(items)}</ul>'
 
 
+def settle(app, config):
+    """Write the pages again when an anchor moves."""
+    config.klbook_moved = repr(load(app.srcdir))
+
+
 def setup(app):
+    app.add_config_value("klbook_moved", "", "html")
+    app.connect("config-inited", settle)
     app.connect("html-page-context", leave_anchors, priority=860)
     # Early: what reads every built page comes later.
     app.connect("build-finished", write, priority=300)

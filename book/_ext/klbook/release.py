@@ -59,8 +59,9 @@ def build_date(root):
 def settle(app, config):
     root = Path(app.srcdir)
     config.version = config.release = version(root)
-    # A new day writes the pages again (it reads none of them again).
+    # A new day or a new citation writes the pages again (it reads none of them again).
     config.klbook_release = f"{config.release} of {build_date(root)}"
+    config.klbook_citation = repr(citation(root))
 
 
 def footer(app, pagename, templatename, context, doctree):
@@ -74,5 +75,6 @@ def footer(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.add_config_value("klbook_release", "", "html")
+    app.add_config_value("klbook_citation", "", "html")
     app.connect("config-inited", settle, priority=60)
     app.connect("html-page-context", footer)
