@@ -15,6 +15,7 @@ self_check  ``{self-check}`` questions at the end of a section (their source: se
 lite_button the button that runs a chapter in the browser (published site only)
 notebooks   each chapter as a clean ``.ipynb`` to download
 plain_markdown  each chapter as a notebook that any Jupyter shows well
+unglue      takes what only the site's build needs out of a chapter's cells
 release     version, date and authors, in the footer and for those below
 cite        BibTeX of the book, a chapter, a result
 metadata    description, social card, scholar tags and JSON-LD in each page's head
@@ -23,6 +24,8 @@ sitefiles   sitemap, robots.txt, 404 page, the root's redirect
 redirects   addresses that moved
 errata      the table of known errors
 assignments student versions of the assignments, and the table that lists them
+launch      Binder, Colab, and the links to edit a page and to report a problem
+hub         a form that makes a link for a JupyterHub
 """
 from . import (
     address,
@@ -35,7 +38,9 @@ from . import (
     cite,
     errata,
     guide,
+    hub,
     index_page,
+    launch,
     lite_button,
     metadata,
     notebooks,
@@ -72,6 +77,8 @@ MODULES = (
     sitefiles,
     redirects,
     errata,
+    launch,
+    hub,
 )
 
 
