@@ -59,7 +59,7 @@ def build(folder, bare):
     home.mkdir(parents=True)
     say("git", "clone", "--quiet", "--no-hardlinks", ROOT, repository)
     say(python_of(repository / "binder" / "runtime.txt"), "-m", "venv", venv)
-    pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [venv / "bin" / "python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     if not bare:
         say(*pip, *BASE)
     say(*pip, "-r", "binder/requirements.txt", cwd=repository)

@@ -36,7 +36,7 @@ sys.exit(f"stderr: {loud[0][:200]}" if loud else 0)
 def install(venv, lean):
     """A bare environment: the requirements, and the library under its extras."""
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [venv / "bin" / "python", "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     needed = ["nbclient", "ipykernel"] if lean else ["-r", ROOT / "requirements.txt"]
     with tempfile.TemporaryDirectory() as folder:  # a build in the repository would leave files there
         clone = Path(folder) / "source"
