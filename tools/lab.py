@@ -111,7 +111,7 @@ class Chapter:
 
     def answer(self, dialog):
         """Answer a question of JupyterLab with its default, and keep it for the report."""
-        self.dialogs.append(" ".join(dialog.first.inner_text().split()))
+        self.dialogs.append(" ".join(dialog.first.locator(".jp-Dialog-header").inner_text().split()))
         dialog.first.locator(".jp-mod-accept").click()
 
     def wait(self):

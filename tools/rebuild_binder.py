@@ -35,7 +35,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 BASE = ["ipykernel==7.0.1", "ipywidgets==8.1.7", "jupyter-offlinenotebook==0.3.2",
         "jupyter-resource-usage==1.2.0", "jupyter-server==2.17.0", "jupyterhub==5.4.0",
         "jupyterlab==4.4.9", "notebook==7.4.7"]
-COLUMNS = ("chapter", "opens as", "statements", "cells", "explorers", "seconds", "errors")
+COLUMNS = ("chapter", "opens as", "statements", "cells", "explorers", "seconds", "errors",
+           "asked")
 
 
 def python_of(runtime):
@@ -103,14 +104,14 @@ def try_chapter(context, base, repository, name, urlpath):
     except (PlaywrightError, RuntimeError) as error:
         trouble.append(str(error).splitlines()[0])
     seen = chapter.seen()
-    trouble += seen["errors"] + [f"asked {url}" for url in chapter.foreign] + chapter.dialogs
+    trouble += seen["errors"] + [f"request to {url}" for url in chapter.foreign]
     kind = "notebook" if seen["notebook"] and not seen["text"] else "text"
     fine = (kind == "notebook" and not trouble and seen["cells"] == cells
             and seen["proofs"] == statements and seen["live"] == moved == explorers)
     close(page, base)
     return fine, (name.removeprefix("book/"), kind, f"{seen['proofs']} of {statements}",
                   f"{seen['cells']} of {cells}", f"{seen['live']} of {explorers}", f"{seconds:.0f}",
-                  "; ".join(trouble) or "none")
+                  "; ".join(trouble) or "none", "; ".join(chapter.dialogs) or "none")
 
 
 def close(page, base):
