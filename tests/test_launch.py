@@ -134,3 +134,38 @@ def test_hub_form_offers_each_chapter():
     assert offered == [f"notebooks/{name}.ipynb" for name in CHAPTERS if name != "book/index"]
     assert all((HTML / path).is_file() for path in offered)
     assert not re.search(r"<form[^>]*\son\w+=", page)
+
+
+def first_code(name):
+    return next(source(cell) for cell in notebook(name)["cells"] if cell["cell_type"] == "code")
+
+
+@pytest.mark.parametrize("missing", ["klrlhf", "anywidget"])
+@pytest.mark.parametrize("on_colab", [True, False])
+def test_first_cell_installs_on_colab_only(monkeypatch, missing, on_colab):
+    """On Colab pip is asked for the library; elsewhere the cell stops and says what to ask for."""
+    import importlib.util
+    import sys
+
+    shell = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell()
+    asked, found = [], importlib.util.find_spec
+    shell.register_magic_function(asked.append, magic_name="pip")
+    monkeypatch.setattr(importlib.util, "find_spec",
+                        lambda name, *rest: None if name == missing else found(name, *rest))
+    if on_colab:
+        monkeypatch.setitem(sys.modules, "google.colab", object())
+    result = shell.run_cell(first_code("book/part1/gibbs-policy"), store_history=False)
+    line = f"klrlhf[plot,widgets] @ git+https://github.com/{HOME}@{BRANCH}"
+    if on_colab:
+        assert result.success and asked == [f'install --quiet "{line}"']
+    else:
+        assert asked == [] and isinstance(result.error_in_exec, ModuleNotFoundError)
+        assert line in str(result.error_in_exec)
+
+
+def test_first_cell_does_nothing_where_the_library_is():
+    shell = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell()
+    asked = []
+    shell.register_magic_function(asked.append, magic_name="pip")
+    assert shell.run_cell(first_code("book/part1/gibbs-policy"), store_history=False).success
+    assert asked == []

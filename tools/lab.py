@@ -99,6 +99,7 @@ class Chapter:
 
     def __init__(self, page, base, urlpath):
         self.page, self.base, self.foreign, self.dialogs = page, base, [], []
+        page.set_default_timeout(180_000)  # a busy machine is slow, not broken
         page.on("request", lambda request: self.note(request.url))
         dialog = page.locator("dialog.jp-Dialog")
         page.add_locator_handler(dialog, self.answer)
