@@ -2,6 +2,7 @@
 import html
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,10 @@ def test_a_chapter_opens_as_a_notebook_at_its_link_s_path(browser, site, tmp_pat
     jupyter.keep_cells_in_page(home / ".jupyter")
     subprocess.run(setting.split(), env=variables, check=True)
     command = [sys.executable, "-m", "jupyterlab"]
-    with jupyter.server(command, ROOT, variables, tmp_path / "server.log") as base:
+    root = tmp_path / "repository"  # a copy: JupyterLab saves what it has open
+    (root / CHAPTER).parent.mkdir(parents=True)
+    shutil.copy(ROOT / f"{CHAPTER}.md", root / f"{CHAPTER}.md")
+    with jupyter.server(command, root, variables, tmp_path / "server.log") as base:
         context = browser.new_context(viewport={"width": 1280, "height": 1400})
         chapter = jupyter.Chapter(context.new_page(), base, urlpath)
         chapter.wait()
