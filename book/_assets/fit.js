@@ -20,7 +20,7 @@ function fitDisplays() {
 function markInline() {
   for (const box of document.querySelectorAll("mjx-container:not([display])")) {
     box.classList.remove("kl-wide");
-    const line = box.closest("p, li, td, dd, figcaption, summary");
+    const line = box.closest("p, li, td, dd, figcaption, summary, .kl-option-text");
     if (line && box.getBoundingClientRect().width > line.clientWidth) box.classList.add("kl-wide");
   }
 }

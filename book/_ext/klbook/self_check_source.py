@@ -68,11 +68,20 @@ def number(expression, names, what):
     return value
 
 
+def say(value):
+    """A number in four digits, without an exponent unless it is very large or small."""
+    if value == 0 or not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.4g}"
+    text = f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def fill(text, names):
-    """Replace ``{py}`expression | format``` by its value (four digits unless told)."""
+    """Replace ``{py}`expression | format``` by its value."""
     def shown(match):
         expression, _, form = match[1].rpartition(" | ")
-        return format(evaluate(expression or form, names), form.strip() if expression else ".4g")
+        value = evaluate(expression or form, names)
+        return format(value, form.strip()) if expression else say(value)
     return PYTHON.sub(shown, text)
 
 
@@ -156,18 +165,18 @@ def parse_number(prompt, found, settings, names):
     for match, text, line in found:
         feedback = split_feedback(text)[1]
         if match["word"] == "right":
-            option = Option(f"{answer:.4g}", feedback, True, answer, line)
+            option = Option(say(answer), feedback, True, answer, line)
         elif match["word"]:
             option = Option("otherwise", feedback, False, None, line)
         else:
             value = number(match["value"], names, "a wrong value")
             if abs(value - answer) <= tolerance:
-                raise ValueError(f"wrong value {value:.6g} lies within the tolerance {tolerance:g} of the answer {answer:.6g}")
+                raise ValueError(f"wrong value {say(value)} lies within the tolerance {tolerance:g} of the answer {say(answer)}")
             near = [option for option in question.options
                     if option.value is not None and not option.right and abs(option.value - value) <= tolerance]
             if near:
-                raise ValueError(f"wrong values {near[0].value:.6g} and {value:.6g} lie within one tolerance of each other")
-            option = Option(f"{value:.4g}", feedback, False, value, line)
+                raise ValueError(f"wrong values {say(near[0].value)} and {say(value)} lie within one tolerance of each other")
+            option = Option(say(value), feedback, False, value, line)
         question.options.append(option)
     if [o.right for o in question.options].count(True) != 1:
         raise ValueError("a numeric question needs exactly one line '- right : ...'")
