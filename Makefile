@@ -1,6 +1,7 @@
 # make book   build the site and serve it on 127.0.0.1
 # make test   the whole test suite, browser tests included
 # make html   build into _build/html, do not serve
+# make pdf    print the whole book as one PDF, _build/book.pdf (needs Chromium or Chrome; PAPER=letter)
 # make verify check every numbered result in full, write _build/results.json
 # make site   the published form in _build/site: the book and its notebooks in the browser;
 #             with PYODIDE=folder the browser's Python comes from the site too (no other host)
@@ -15,10 +16,11 @@
 SHELL := bash
 .SHELLFLAGS := -eo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: book html serve test verify bench assignments grade-check linkcheck published clean site serve-site lite-check pyodide-fixture
+.PHONY: book html pdf serve test verify bench assignments grade-check linkcheck published clean site serve-site lite-check pyodide-fixture
 
 PYTHON ?= python3
 PORT ?= 8000
+PAPER ?= a4
 VENV := .venv
 PY := $(VENV)/bin/python
 BOOK_READY := $(VENV)/.ready-book
@@ -28,6 +30,7 @@ GRADE := .venv-grade
 GRADE_READY := $(GRADE)/.ready
 LITE := .venv-lite
 LITE_READY := $(LITE)/.ready
+PDF_READY := $(VENV)/.ready-pdf
 HTML := _build/html
 SITE := _build/site
 HTML_DONE := _build/.html-done
@@ -45,6 +48,9 @@ $(HTML_DONE): $(SOURCES) $(BOOK_READY)
 	@# Sphinx repeats no warning for a page it need not read again: after a failure, read all again.
 	$(VENV)/bin/jupyter-book build . -W -n --keep-going || { rm -rf _build/.doctrees; exit 1; }
 	touch $@
+
+pdf: html $(PDF_READY)
+	$(PY) tools/make_pdf.py --html $(HTML) --output _build/book.pdf --paper $(PAPER)
 
 serve:
 	$(PY) tools/serve.py $(HTML) --port $(PORT)
@@ -118,4 +124,8 @@ $(GRADE_READY): requirements-grade.txt pyproject.toml | $(PY)
 $(LITE_READY): requirements-lite.txt | $(PY)
 	$(PY) -m venv $(LITE)
 	$(LITE)/bin/python -m pip install --disable-pip-version-check -r $<
+	touch $@
+
+$(PDF_READY): requirements-pdf.txt $(BOOK_READY)
+	$(PY) -m pip install --disable-pip-version-check -r requirements-pdf.txt
 	touch $@

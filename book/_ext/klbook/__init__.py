@@ -16,6 +16,7 @@ lite_button the button that runs a chapter in the browser (published site only)
 notebooks   each chapter as a clean ``.ipynb`` to download
 plain_markdown  each chapter as a notebook that any Jupyter shows well
 unglue      takes what only the site's build needs out of a chapter's cells
+pdf_link    links to the whole book as one PDF, opened where there is one
 release     version, date and authors, in the footer and for those below
 cite        BibTeX of the book, a chapter, a result
 metadata    description, social card, scholar tags and JSON-LD in each page's head
@@ -45,6 +46,7 @@ from . import (
     metadata,
     notebooks,
     palette,
+    pdf_link,
     plain_markdown,
     proofs,
     records,
@@ -70,6 +72,7 @@ MODULES = (
     assignments,
     plain_markdown,
     lite_button,
+    pdf_link,
     release,
     cite,
     metadata,

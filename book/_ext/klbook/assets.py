@@ -83,6 +83,7 @@ def page(app, pagename, templatename, context, doctree):
         s for s in context["css_files"]
         if not any(word in str(getattr(s, "filename", s)) for word in ("thebe", "fonts.googleapis"))
     ]
+    app.add_js_file("print.js", loading_method="defer")
     if "kl-explorer" in body:
         for path in sorted((lib_folder(app) / "explore" / "static").glob("*.css")):
             app.add_css_file(f"explore/{path.name}")
