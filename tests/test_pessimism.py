@@ -253,3 +253,16 @@ def test_two_arms_are_a_soft_threshold():
     expected = np.sign(theta_hat) * np.maximum(np.abs(theta_hat) - 0.75, 0)
     np.testing.assert_allclose(made.theta, expected, atol=1e-9)
     np.testing.assert_array_equal(made.at_kink, np.abs(theta_hat[:, 0]) < 0.75)
+
+
+def test_rounding_in_a_flat_direction_does_not_move_the_search():
+    """The browser's arithmetic left a curvature of -2e-21 there, and steps that crossed the ball."""
+    from klrlhf._log_partition import without_noise
+
+    H = np.array([[[-2e-21, 0.0], [0.0, 0.08]], [[0.04, 0.0], [0.0, 0.08]]])
+    gradient, v = np.array([[1e-19, 1.6e-5], [1e-3, 1e-3]]), np.zeros((2, 2))
+    noisy = np.array([[0.9, -2e-4], [-0.025, -0.0125]])
+    calm = without_noise(H, gradient, v, noisy)
+    np.testing.assert_allclose(calm, [[0.0, -2e-4], [-0.025, -0.0125]], rtol=1e-12)
+    leaving = without_noise(H, 1e4 * gradient, v, noisy)
+    np.testing.assert_array_equal(leaving, noisy)

@@ -25,7 +25,24 @@ STEP_TOLERANCE = 1e-6
 STAGE_TOLERANCE = 0.3
 GAP_ROUNDING = 1e-15
 PATIENCE = 20
+# Curvature below this share of the largest is rounding: where a policy plays two answers only, the
+# exact Hessian has rank one, and which side of zero the rest falls on depends on the machine.
+FLAT = 1e-14
 STAGE_FACTOR = 4.0
+
+
+def without_noise(H, gradient, v, move):
+    """Steps that leave flat directions alone, where such a step stays in the ball; else ``move``.
+
+    Along a flat direction a Newton step is the quotient of two rounding errors: it may cross the
+    whole ball, and its damping then holds back the directions that matter.
+    """
+    values, vectors = np.linalg.eigh(H)
+    flat = values <= FLAT * values[:, -1:]
+    along = (np.swapaxes(vectors, 1, 2) @ gradient[..., None])[..., 0]
+    calm = -(vectors @ np.where(flat, 0.0, along / np.where(flat, 1.0, values))[..., None])[..., 0]
+    stays = flat.any(axis=1) & (((v + calm) ** 2).sum(axis=1) <= 1.0)
+    return np.where(stays[:, None], calm, move)
 
 
 class LogPartitionProblem:
@@ -107,6 +124,8 @@ class LogPartitionProblem:
                     if len(rows) == 0:
                         break
                 move = ball_step(H, gradient, v[rows], 1.0)
+                if last and step > PATIENCE:
+                    move = without_noise(H, gradient, v[rows], move)
                 r = self.largest_change(move, beta, rows)
                 v[rows] += damping(r)[:, None] * move
                 steps += 1
