@@ -11,12 +11,14 @@
 # make published  on a release: add today's addresses to book/published-pages.txt
 # make assignments  student versions of the assignments in _build/assignments/release
 # make grade-check  the grader on right, wrong and malicious submissions (own environment)
+# make slides     the slide decks alone, from the built book
+# make slides-pdf every deck as a PDF in _build/slides (needs Chromium or Chrome)
 # make clean  remove the built site and its caches (the virtual environment stays)
 
 SHELL := bash
 .SHELLFLAGS := -eo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: book html pdf serve test verify bench assignments grade-check linkcheck published clean site serve-site lite-check pyodide-fixture
+.PHONY: book html pdf serve test verify bench assignments grade-check linkcheck published slides slides-pdf clean site serve-site lite-check pyodide-fixture
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -93,6 +95,13 @@ assignments: $(BOOK_READY)
 
 grade-check: $(TEST_READY) $(GRADE_READY)
 	$(PY) -m pytest tests/test_assignments.py tests/test_grader.py
+
+# The book's build writes the decks too; this repeats that step after a change of a plan.
+slides: html
+	$(PY) tools/make_slides.py $(HTML)
+
+slides-pdf: slides $(TEST_READY)
+	$(PY) tools/print_slides.py $(HTML) _build/slides
 
 clean:
 	rm -rf _build

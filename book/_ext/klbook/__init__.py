@@ -27,6 +27,7 @@ errata      the table of known errors
 assignments student versions of the assignments, and the table that lists them
 launch      Binder, Colab, and the links to edit a page and to report a problem
 hub         a form that makes a link for a JupyterHub
+decks       slides: one deck per chapter, made of the built pages
 """
 from . import (
     address,
@@ -37,6 +38,7 @@ from . import (
     badges,
     cards,
     cite,
+    decks,
     errata,
     guide,
     hub,
@@ -82,6 +84,7 @@ MODULES = (
     errata,
     launch,
     hub,
+    decks,
 )
 
 
