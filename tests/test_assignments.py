@@ -3,6 +3,7 @@
 The real grader on whole submissions is in ``test_grader.py``.
 """
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -25,7 +26,7 @@ EACH = [pytest.param(n, q, code, words, id=f"{n}-{q}-{k}")
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("student", ["ada", "a1234567", "Zoë"])
+@pytest.mark.parametrize("student", ["ada", "Zoë"])
 def test_the_reference_solution_is_right_for_every_student(name, student):
     assignment = questions.load(name)
     verdicts = questions.grade(assignment, student, handin.reference(assignment), local.run)
@@ -46,8 +47,8 @@ def test_an_unanswered_notebook_gets_nothing_and_is_told_so(name):
 @pytest.mark.parametrize("name, question, code, words", EACH)
 def test_a_typical_mistake_loses_its_question_and_is_named(name, question, code, words):
     assignment = questions.load(name)
-    answers = {**handin.reference(assignment), question: code}
-    verdict = questions.grade(assignment, "ada", answers, local.run)[question]
+    alone = dataclasses.replace(assignment, questions={question: assignment.questions[question]})
+    verdict = questions.grade(alone, "ada", {question: code}, local.run)[question]
     assert verdict.points == 0
     assert words in verdict.message, verdict.message
 

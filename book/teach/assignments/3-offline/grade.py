@@ -156,7 +156,7 @@ def _gaps(mine, runs, rng):
 
 
 def _judge_difference(outputs, cases, mine):
-    d = _gaps(mine, 8000, np.random.default_rng(3))
+    d = _gaps(mine, 4000, np.random.default_rng(3))
     judge_intervals(outputs, float(d.mean()), float(d.std() / np.sqrt(RUNS)),
                     what="the mean difference")
 
