@@ -13,6 +13,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
@@ -70,6 +71,9 @@ def graded(python, tmp_path_factory):
                                handin.notebook_with(assignment, {**right, **answers}))
             handin.hand_in(root, assignment, "evil-tampers",
                            evil.tampered(handin.notebook_with(assignment, {"q5": right["q5"]})))
+            own = handin.notebook_with(assignment, right)
+            own.cells.append(new_code_cell("raise SystemExit('a cell of my own, with a figure')"))
+            handin.hand_in(root, assignment, "adds-cells", own)
             handin.hand_in(root, assignment, "evil-garbage", "{this is not a notebook")
         done = handin.nbgrader(python, root, "autograde", name, check=False)
         logs[name] = done.stdout + done.stderr
@@ -127,6 +131,14 @@ def test_tampering_with_cells_changes_nothing(graded):
     # Only q5 was answered; tests were deleted, rewritten, unlocked, doubled, and points raised.
     assert questions_of(marks["evil-tampers", "assignment1"]) == {
         "q1": 0.0, "q2": 0.0, "q3": 0.0, "q4": 0.0, "q5": 4.0}
+
+
+def test_cells_of_their_own_are_shown_and_not_run(graded):
+    root, marks, _ = graded
+    full = {q.name: q.points for q in questions.load("assignment1").questions.values()}
+    assert questions_of(marks["adds-cells", "assignment1"]) == full
+    page = (root / "feedback" / "adds-cells" / "assignment1" / "assignment1.html").read_text()
+    assert "a cell of my own, with a figure" in page
 
 
 def test_an_unreadable_notebook_is_reported_and_others_are_graded(graded):

@@ -1,7 +1,7 @@
 """The steps of nbgrader's autograde that replace the execution of a student's notebook.
 
-``Rebuild`` takes from a submission the sources of the answer cells and nothing else, so that cells
-that were deleted, doubled, unlocked or rewritten do not matter. ``IsolatedGrade`` runs the answers
+``Rebuild`` takes from a submission the sources of the answer cells, and cells that the student added,
+so that tests that were deleted, doubled, unlocked or rewritten do not matter. ``IsolatedGrade`` runs the answers
 inside the wall and writes verdicts as the outputs of the test cells, where nbgrader's own
 ``SaveAutoGrades`` finds them.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from nbgrader import utils
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Unicode
@@ -39,8 +39,26 @@ def _figures(cell) -> list:
     return kept[:10]
 
 
+def _own_cells(nb, fresh) -> dict[str, list]:
+    """Cells that the student added, by the marked cell before them: for readers, never run."""
+    released = {c.source.strip() for c in fresh.cells}
+    own, before = {}, ""
+    for cell in nb.cells:
+        name, source = _grade_id(cell), cell.get("source", "")
+        if isinstance(name, str):
+            before = name
+        elif isinstance(source, str) and source.strip() and source.strip() not in released:
+            text = source[:50_000]
+            if cell.get("cell_type") == "code":
+                kept = new_code_cell(text, outputs=_figures(cell))
+            else:
+                kept = new_markdown_cell(text)
+            own.setdefault(before, []).append(kept)
+    return own
+
+
 class Rebuild(NbGraderPreprocessor):
-    """The released notebook with the student's answers in it."""
+    """The released notebook with the student's answers, and other cells of theirs, in it."""
 
     release = Unicode("", help="Directory of the released assignments.").tag(config=True)
 
@@ -60,6 +78,11 @@ class Rebuild(NbGraderPreprocessor):
                 cell.source = source if isinstance(source, str) else ""
                 if cell.cell_type == "code":
                     cell.outputs = _figures(given[name])
+        own = _own_cells(nb, fresh)
+        cells = own.pop("", [])
+        for cell in fresh.cells:
+            cells += [cell, *own.pop(_grade_id(cell), [])]
+        fresh.cells = cells + [c for left in own.values() for c in left]
         return fresh, resources
 
 
