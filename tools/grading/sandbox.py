@@ -81,7 +81,7 @@ def level() -> str:
         if name == "full" and not shutil.which("unshare") or name == "user" and os.geteuid() != 0:
             continue
         try:
-            if _launch(probe, name, 60)["q"].get("outputs"):
+            if _launch(probe, name, 120)["q"].get("outputs"):
                 return name
         except (OSError, ValueError, KeyError, subprocess.SubprocessError):
             continue
@@ -116,7 +116,7 @@ def run(tasks: dict) -> dict:
 
     Whatever the code does, every task gets a result; see ``launcher.run_task`` for its forms.
     """
-    wall = 60 + sum(2 * t["seconds"] + 8 for t in tasks.values())
+    wall = 120 + sum(4 * t["seconds"] + 25 for t in tasks.values())
     try:
         results = _launch(tasks, level(), wall)
     except (subprocess.SubprocessError, ValueError):

@@ -67,7 +67,7 @@ def _soft(reward, beta, tokens, mean=False):
 
 def _greedy(reward, beta, tokens):
     V = reward
-    for law in tokens[::-1]:
+    for _ in tokens:
         Q, V = V, V.max(axis=-1)
     return float(V), softmax(Q / beta + np.log(tokens[0]))
 
