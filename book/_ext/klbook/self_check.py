@@ -136,9 +136,12 @@ def visit_text(self, node):
 def visit_feedback(self, node):
     mark, word = MARKS[node["right"]]
     entry = node.parent
-    found = f" ({html.escape(entry['shown'])})" if entry["kind"] == "number" and node["right"] else ""
     # On paper the feedbacks stand together after the question, so each says whose it is.
-    whose = f"({letter(entry)}) " if entry["kind"] != "number" else f"{html.escape(entry['shown'])}: " if not found else ""
+    whose, found = f"({letter(entry)}) ", ""
+    if entry["kind"] == "number":
+        whose = f"{html.escape(summary(entry).removeprefix("If you found "))} "
+        if node["right"]:
+            whose, found = "", f" ({html.escape(entry['shown'])})"
     self.body.append(
         '<div class="kl-verdict" role="status"></div>'
         f"<details><summary>{html.escape(summary(entry))}</summary>"
