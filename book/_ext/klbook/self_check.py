@@ -139,7 +139,7 @@ def visit_feedback(self, node):
     # On paper the feedbacks stand together after the question, so each says whose it is.
     whose, found = f"({letter(entry)}) ", ""
     if entry["kind"] == "number":
-        whose = f"{html.escape(summary(entry).removeprefix("If you found "))} "
+        whose = html.escape(summary(entry).removeprefix("If you found ")) + " "
         if node["right"]:
             whose, found = "", f" ({html.escape(entry['shown'])})"
     self.body.append(
