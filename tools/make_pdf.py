@@ -11,7 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from pdf import browser, contents, document, finish
-from pypdf import PdfReader
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,18 +57,17 @@ def make(html, target, paper="a4", only=(), say=tell):
             for line in report:
                 say(f"          {line}")
             browser.print_to(page, first, tagged=False)
-            places = finish.destinations(PdfReader(str(first)))
+            places = finish.places_in(first)
             note("printed once, to number the contents")
             page.evaluate("numbers => fillContents(numbers)", {name: at + 1 for name, (at, _) in places.items()})
             browser.print_to(page, second)
             note("printed")
-        again = finish.destinations(PdfReader(str(second)))
+        again = finish.places_in(second)
         moved = [name for name in places if again[name][0] != places[name][0]]
         if moved:
             raise RuntimeError(f"numbering the contents moved {len(moved)} headings, {moved[0]} first")
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        finish.finish(second, target, parts, headings, imprint)
-    count = len(PdfReader(str(target)).pages)
+        count = finish.finish(second, target, parts, headings, imprint)
     note(f"{target}: {count} pages, {Path(target).stat().st_size / 1e6:.1f} MB")
     return count, report
 

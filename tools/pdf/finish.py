@@ -1,8 +1,7 @@
-"""What pypdf does after the print: page numbers, bookmarks, metadata."""
+"""What happens after the print: page numbers, bookmarks, metadata, packing."""
 import re
 
-from pypdf import PdfReader, PdfWriter
-from pypdf.generic import BooleanObject, DictionaryObject, Fit, NameObject, TextStringObject
+import pikepdf
 
 from . import document
 
@@ -11,11 +10,21 @@ SYMBOLS = {r"\beta": "β", r"\nu": "ν", r"\varepsilon": "ε", r"\sigma": "σ", 
            r"\log": "log ", r"\hat r": "r̂", r"\cdot": "·", "^{LB}": "^(LB)", "^2": "²"}
 
 
-def destinations(reader):
+def destinations(pdf):
     """Where each named place is: index of the page, and height on it (None: the whole page)."""
-    index = {page.indirect_reference.idnum: number for number, page in enumerate(reader.pages)}
-    return {name.lstrip("/"): (index[place.raw_get("/Page").idnum], place.top)
-            for name, place in reader.named_destinations.items()}
+    index = {page.objgen: number for number, page in enumerate(pdf.pages)}
+    found = {}
+    for name, place in pdf.Root.get("/Dests", {}).items():
+        place = place.D if isinstance(place, pikepdf.Dictionary) else place
+        top = float(place[3]) if len(place) > 3 and place[1] == "/XYZ" else None
+        found[name.lstrip("/")] = (index[place[0].objgen], top)
+    return found
+
+
+def places_in(path):
+    """``destinations`` of a file."""
+    with pikepdf.open(path) as pdf:
+        return destinations(pdf)
 
 
 def plain(title):
@@ -29,38 +38,43 @@ def plain(title):
     return re.sub(r"\\\((.*?)\\\)", formula, title)
 
 
-def finish(source, target, parts, headings, imprint):
-    """Write ``target``: the printed file with bookmarks and metadata."""
-    writer = PdfWriter(clone_from=str(source))
-    places = destinations(PdfReader(str(source)))
-
-    def bookmark(title, name, parent=None, **style):
+def outline(parts, headings, places):
+    """Bookmarks: parts, chapters, sections."""
+    def bookmark(title, name):
         number, top = places[name]
-        fit = Fit.fit() if top is None else Fit.xyz(left=0, top=float(top) + 8, zoom=None)
-        return writer.add_outline_item(title=title, page_number=number, parent=parent, fit=fit,
-                                       is_open=False, **style)
+        item = (pikepdf.OutlineItem(title, number) if top is None else
+                pikepdf.OutlineItem(title, number, "XYZ", left=0, top=top + 8))
+        item.is_closed = True
+        return item
 
-    bookmark("Contents", "contents")
+    items = [bookmark("Contents", "contents")]
     for part in parts:
-        above = None
+        chapters = items
         if part.caption:
-            above = bookmark(part.caption, document.place_of_part(part), bold=True)
-        chapter = above
+            items.append(bookmark(part.caption, document.place_of_part(part)))
+            chapters = items[-1].children
         for heading in (one for page in part.pages for one in headings if one["page"] == page.key):
-            title = plain(heading["title"])
             if heading["level"] == 1:
-                chapter = bookmark(title, heading["id"], above)
+                chapters.append(bookmark(plain(heading["title"]), heading["id"]))
             elif heading["level"] == 2:
-                bookmark(title, heading["id"], chapter)
-    writer.add_metadata({
-        "/Title": imprint.title,
-        "/Author": ", ".join(imprint.authors),
-        "/Subject": f"{imprint.subtitle}. Version {imprint.version}. CC BY 4.0.",
-        "/Keywords": ", ".join(imprint.keywords),
-    })
-    root = writer.root_object
-    root[NameObject("/Lang")] = TextStringObject("en")
-    root[NameObject("/PageMode")] = NameObject("/UseOutlines")
-    viewer = root.setdefault(NameObject("/ViewerPreferences"), DictionaryObject())
-    viewer.get_object()[NameObject("/DisplayDocTitle")] = BooleanObject(True)
-    writer.write(str(target))
+                chapters[-1].children.append(bookmark(plain(heading["title"]), heading["id"]))
+    return items
+
+
+def finish(source, target, parts, headings, imprint):
+    """Write ``target``: the printed file with bookmarks and metadata, packed; returns its pages."""
+    with pikepdf.open(source) as pdf:
+        with pdf.open_outline() as marks:
+            marks.root[:] = outline(parts, headings, destinations(pdf))
+        pdf.docinfo["/Title"] = imprint.title
+        pdf.docinfo["/Author"] = ", ".join(imprint.authors)
+        pdf.docinfo["/Subject"] = f"{imprint.subtitle}. Version {imprint.version}. CC BY 4.0."
+        pdf.docinfo["/Keywords"] = ", ".join(imprint.keywords)
+        pdf.Root.Lang = pikepdf.String("en")
+        pdf.Root.PageMode = pikepdf.Name.UseOutlines
+        preferences = pdf.Root.get("/ViewerPreferences", pikepdf.Dictionary())
+        preferences.DisplayDocTitle = True
+        pdf.Root.ViewerPreferences = preferences
+        # The structure tree is most of the file until it is packed.
+        pdf.save(target, object_stream_mode=pikepdf.ObjectStreamMode.generate, compress_streams=True)
+        return len(pdf.pages)
