@@ -108,6 +108,7 @@ def test_a_plan_with_a_missing_label_or_an_unknown_option_names_it(tmp_path):
         ("[gibbs-variationel]", "gibbs-variationel"),
         ("[{gibbs-variational: {lime: x}}]", "lime"),
         ("[{explore-tilt: {guess: x, optoins: [a]}}]", "optoins"),
+        ("[{explore-tilt: {guess: x, options: [yes, b]}}]", "quotes"),
     ):
         path.write_text(f"slides: {slides}\n")
         plan = read_plan(tmp_path, "part1/gibbs-policy")

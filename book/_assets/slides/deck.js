@@ -40,12 +40,12 @@ function fitFormulas(body) {
     const parent = box.parentElement;
     const number = parent.querySelector(":scope > .eqno");
     const room = parent.clientWidth - (number ? number.offsetWidth + 24 : 0);
-    const width = box.firstElementChild.getBoundingClientRect().width;
+    const width = Math.max(box.firstElementChild.getBoundingClientRect().width, box.firstElementChild.scrollWidth);
     // A centred display leaves as much room on the left as its number takes on the right.
     const centred = parent.clientWidth - (number ? 2 * (number.offsetWidth + 24) : 0);
     if (width > centred) box.style.textAlign = "left";
     else box.style.textAlign = "";
-    if (width > room) {
+    if (width > room + 1) {
       box.style.fontSize = `${(parseFloat(getComputedStyle(box).fontSize) * room) / width}px`;
       shrunk = true;
     }
@@ -66,6 +66,8 @@ function fitFormulas(body) {
 async function fitExplorers() {
   let open = slides.filter(s => s.dataset.kind === "explorer");
   for (const [figure, zooms] of [["100%", ZOOMS], ["88%", ZOOMS.slice(-4)], ["76%", ZOOMS.slice(-4)]]) {
+    // The last resort: the name of a choice stands beside its options.
+    if (figure === "76%") open.forEach(slide => slide.classList.add("kd-tight"));
     for (const zoom of zooms) {
       for (const slide of open) {
         slide.style.setProperty("--kd-zoom", zoom);
@@ -91,9 +93,8 @@ addEventListener(
   event => {
     if (!event.target.closest?.(".kl-explorer")) return;
     if (event.key === "PageDown" || event.key === "PageUp") {
-      event.preventDefault();
+      event.preventDefault(); // the slider's own big step; reveal.js, which ignores inputs, goes on
       event.target.blur();
-      event.key === "PageDown" ? Reveal.next() : Reveal.prev();
     } else if (event.key === "Escape") {
       event.stopPropagation();
       event.target.blur();

@@ -1,5 +1,7 @@
 """Where a long statement is cut, so that every part can be read from the back row."""
 import copy
+import itertools
+import math
 import re
 
 LINE = 76  # characters on a line of a statement in the size it starts at
@@ -66,24 +68,39 @@ def join(pieces):
     return blocks
 
 
+def units(content):
+    """Pieces that must stay together: a display with the words that lead to it, a lead with what it leads to."""
+    groups, held = [], []
+    for origin, piece in atoms(content):
+        high = lines(piece)
+        if piece.name == "div" and not held and groups:
+            groups[-1].append((origin, piece, high))
+            continue
+        held.append((origin, piece, high))
+        leads = piece.name == "p" and (len(piece.get_text()) < 60 or piece.get_text().rstrip().endswith(":"))
+        if not leads:
+            groups.append(held)
+            held = []
+    return groups + ([held] if held else [])
+
+
 def cut(content, parts=None):
-    """Cut a statement's content into as few parts as fit, of about equal height.
+    """Cut a statement's content into as few parts as fit, so that the highest part is as low as can be.
 
     Returns
     -------
     list of list of Tag
         The blocks of each part.
     """
-    pieces = [(origin, piece, lines(piece)) for origin, piece in atoms(content)]
-    total = sum(height for *_, height in pieces)
-    parts = parts or max(1, -(-total // ROOM))
-    goal, result, current, high = total / parts, [], [], 0.0
-    for index, (origin, piece, height) in enumerate(pieces):
-        leads = piece.name == "div" and index  # a display belongs to the words that lead to it
-        if current and not leads and high + height / 2 > goal and len(result) + 1 < parts:
-            result.append(join(current))
-            current, high = [], 0.0
-        current.append((origin, piece))
-        high += height
-    result.append(join(current))
-    return result
+    groups = units(content)
+    heights = [sum(high for *_, high in group) for group in groups]
+    parts = min(parts or max(1, math.ceil(sum(heights) / ROOM)), len(groups))
+
+    def highest(cuts):
+        edges = (0, *cuts, len(groups))
+        return max(sum(heights[a:b]) for a, b in itertools.pairwise(edges))
+
+    best = min(itertools.combinations(range(1, len(groups)), parts - 1), key=highest)
+    edges = (0, *best, len(groups))
+    return [join((origin, piece) for group in groups[a:b] for origin, piece, _ in group)
+            for a, b in itertools.pairwise(edges)]

@@ -38,6 +38,17 @@ def demand(given, allowed, where):
     return given
 
 
+def check_words(options, where):
+    """YAML reads a bare yes or no as a truth value, and a colon as a mapping: ask for quotes."""
+    for name in ("line", "notes", "guess", "guess_notes"):
+        if not isinstance(options.get(name, ""), str):
+            raise PlanError(f"{where}: {name} is no text but {options[name]!r}; put it in quotes")
+    for name in ("options", "points"):
+        for entry in options.get(name) or []:
+            if not isinstance(entry, str):
+                raise PlanError(f"{where}: {entry!r} in {name} is no text; put it in quotes")
+
+
 def family(kind):
     return kind if kind in OPTIONS else "stated"
 
@@ -54,13 +65,15 @@ def entries(given, book, name):
         if options is None or isinstance(options, str):
             options = {"line": options} if options else {}
         if label == "text":
-            yield None, demand(options, OPTIONS["text"], where)
+            check_words(demand(options, OPTIONS["text"], where), where)
+            yield None, options
             continue
         try:
             item = book.find(label, name)
         except KeyError as error:
             raise PlanError(error.args[0]) from None
         options = demand(options, OPTIONS[family(item.kind)], f"{where} ({label})")
+        check_words(options, f"{where} ({label})")
         if options.get("proof"):
             proof = options["proof"]
             options = {**options, "proof": {"notes": proof} if isinstance(proof, str) else
@@ -79,7 +92,8 @@ def read_plan(folder, name):
         raise PlanError(f"deck {name}: {path} is no valid YAML: {error}") from None
     demand(plan, TOP, f"deck {name}")
     for part in ("opening", "remember"):
-        demand(plan.setdefault(part, {}), OPTIONS[part], f"deck {name}, {part}")
+        options = demand(plan.setdefault(part, {}), OPTIONS[part], f"deck {name}, {part}")
+        check_words(options, f"deck {name}, {part}")
     if not plan.get("slides"):
         raise PlanError(f"deck {name}: the plan lists no slides")
     return plan

@@ -1,4 +1,5 @@
 """From a plan to slides: each function below makes the slides of one kind of item."""
+import copy
 import html
 import re
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from .plan import entries
 from .source import inner, words
 
 STEP = re.compile(r"(?:Step|Steps|Part)\s[\d–\-, and]+", re.I)
-SHORT_IDEA = 70  # words of a proof's idea that a slide can hold beside its steps
 
 
 @dataclass
@@ -90,7 +90,10 @@ def opening(chapter, options):
     """Title slide, and what one will be able to do."""
     line = inline(options["line"]) if options.get("line") else first_sentence(chapter)
     notes = spoken(options.get("notes")) or spoken(plain_sentences(chapter.hook, 8))
-    yield Slide("title", f"{chapter.title}", f"<p class='kd-line'>{line}</p>", notes, "title",
+    # A balanced heading must not break inside "plug-in".
+    title = re.sub(r"\w+(?:-\w+)+", r"<span class='kd-word'>\g<0></span>", chapter.title) \
+        if "<" not in chapter.title else chapter.title
+    yield Slide("title", title, f"<p class='kd-line'>{line}</p>", notes, "title",
                 f"Chapter {chapter.number}")
     if chapter.goals is not None:
         yield Slide("goals", "What you will be able to do", chapter.html(chapter.goals),
@@ -142,10 +145,11 @@ def proof_slide(item, options):
         if idea is not None:
             text = chapter.html(idea).replace("<strong>Idea.</strong>", "", 1)
             body.append(f"<div class='kd-idea'>{text}</div>")
-        steps = [step_title(p) for p in paragraphs if p.strong]
-        steps = [chapter.html(s).replace("strong>", "span>") for s in steps if s is not None]
+        steps = [step_title(p) for p in paragraphs]
+        steps = [chapter.html(s).replace("strong>", "span>").replace("em>", "span>") for s in steps if s is not None]
         if len(steps) > 1:
-            body.append("<ol class='kd-steps'>" + "".join(f"<li>{s}</li>" for s in steps) + "</ol>")
+            many = " kd-many" if len(steps) > 5 else ""
+            body.append(f"<ol class='kd-steps{many}'>" + "".join(f"<li>{s}</li>" for s in steps) + "</ol>")
     if options.get("key"):
         key = chapter.items.get(options["key"])
         if key is None or key.kind != "equation":
@@ -161,17 +165,19 @@ def proof_slide(item, options):
 
 
 def step_title(paragraph):
-    """The bold head of a proof's step without its number, or None."""
-    if not STEP.match(words(paragraph.strong)):
+    """The head of a proof's step (in bold, or slanted) without its number, or None."""
+    head = paragraph.find(["strong", "em"])
+    if head is None or not STEP.match(words(head)) or not words(paragraph).startswith(words(head)):
         return None
-    title = paragraph.strong.__copy__()
+    title = copy.copy(head)
     first = title.find(string=True)
-    rest = re.sub(rf"^{STEP.pattern}\s*[:.]?\s*", "", str(first), flags=re.I)
+    rest = re.sub(rf"^{STEP.pattern}\s*[:.,]?\s*", "", str(first), flags=re.I)
+    rest = re.sub(r"^\(([^()]*)\)(?=\.?$)", r"\1", rest)  # "(gradient)."
     if not rest.strip(" .") and len(title.contents) == 1:
         return None
     first.replace_with(rest)
     last = title.find_all(string=True)[-1]
-    last.replace_with(re.sub(r"\.$", "", str(last)))
+    last.replace_with(re.sub(r"[.:]$", "", str(last)))
     return title
 
 
@@ -219,7 +225,9 @@ def explorer(item, options):
                            or "Let everybody write an answer down before you touch the slider. Ask for a show of hands."),
                     f"{item.label}-guess", "Before you look")
     head = inline(options["line"]) if options.get("line") else html.escape(item.title)
-    yield Slide("explorer", head, f"<div class='kd-explorer'>{item.page.html(item.element)}</div>",
+    markup = item.page.html(item.element)
+    one = " kd-one" if markup.count('class="kl-panel"') == 1 else ""
+    yield Slide("explorer", head, f"<div class='kd-explorer{one}'>{markup}</div>",
                 spoken(options.get("notes")) or spoken(
                     "Move one slider at a time, and let the audience say what will happen before you do. "
                     + prose_around(item)),
