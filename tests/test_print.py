@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
-# A chapter with wide displays and many proofs, one with an explorer and exercises, a page of tables.
-PAGES = ("part1/gibbs-policy", "part2/confidence", "back/notation")
+# Two chapters with proofs, explorers and exercises, a page of tables, a page of generated headings.
+PAGES = ("part1/gibbs-policy", "part2/confidence", "back/notation", "back/theorem-index")
 
 pytestmark = pytest.mark.slow
 

@@ -116,7 +116,11 @@ window.assemble = async (pages, site) => {
     const lines = document.getElementById(`contents-${page.key}`);
     for (const heading of article.querySelectorAll("section[id] > :is(h1, h2, h3)")) {
       const level = Number(heading.localName[1]);
-      const id = level === 1 ? page.key : heading.parentElement.id;
+      const section = heading.parentElement;
+      // Generated headings may share a section (the theorem index): each needs a place of its own.
+      const owner = section.querySelector(":scope > :is(h1, h2, h3)") === heading ? section : heading;
+      owner.id ||= full(page.key, `heading-${headings.length}`);
+      const id = level === 1 ? page.key : owner.id;
       const number = heading.querySelector(".section-number");
       const title = heading.textContent.trim().replace(/\s+/g, " ");
       headings.push({ page: page.key, level, id, title, number: number?.textContent.trim() ?? "" });
