@@ -122,5 +122,9 @@ def test_a_deck_prints_one_slide_a_page(visit):
     page.wait_for_selector(".pdf-page", state="attached")
     slides = page.locator("section.kd-slide").count()
     assert page.locator(".pdf-page").count() == slides
+    # A slide keeps its margins on paper.
+    edges = page.evaluate("[...document.querySelectorAll('.kd-slide h2')].map(h => "
+                          "h.getBoundingClientRect().left - h.closest('.pdf-page').getBoundingClientRect().left)")
+    assert min(edges) >= 40
     pdf = page.pdf(prefer_css_page_size=True, print_background=True)
     assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") == slides
