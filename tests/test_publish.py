@@ -206,15 +206,11 @@ def workflows():
     return {path.name: path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml")}
 
 
-# These two come with the PDF and with the notebooks in the browser; then this line goes.
-COMING = {"pdf", "site"}
-
-
 def test_workflows_call_targets_that_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     used = {name: re.findall(r"\bmake ([a-z]+)", text) for name, text in workflows().items()}
     assert sum(map(len, used.values())) >= 3
-    assert {target for names in used.values() for target in names} <= targets | COMING
+    assert {target for names in used.values() for target in names} <= targets
 
 
 def test_workflows_ask_for_no_more_than_they_need():
