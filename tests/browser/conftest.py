@@ -67,9 +67,9 @@ def site():
     server.server_close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """One headless Chromium for the whole session."""
+    """One headless Chromium per file: Playwright cannot start twice, and other files start their own."""
     path = find_browser()
     if path is None:
         give_up("no Chromium or Chrome on this machine")
