@@ -82,3 +82,7 @@ def test_the_semester_leaves_no_chapter_out():
     page = (ROOT / "book/teach/syllabus.md").read_text(encoding="utf-8")
     semester = page.split("## A semester")[1].split("\n## ")[0]
     assert [name for name in listed_chapters() if f"(../{name}.md)" not in semester] == []
+
+
+def test_every_chapter_has_its_guide():
+    assert [name for name in listed_chapters() if not (GUIDE / f"{name}.yml").exists()] == []
